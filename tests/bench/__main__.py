@@ -1,0 +1,123 @@
+"""Is this pool as cheap, as fair and as modest as it says? Measures all contestants and prints tables: ``--help``.
+
+``--check`` measures only what must hold, and until it is clear. Absolute times are for information.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.baseline import BASELINE, MOVED, compare, save
+from tests.bench.burst import BURST, Bursts
+from tests.bench.contention import CONNECTIONS, HABITS, Contention
+from tests.bench.contestants import FOR_CONTENTION, FOR_PAIRS, invited
+from tests.bench.engine import ENGINE, ENGINE_CROWD, measure_engine, measure_engine_crowd
+from tests.bench.memory import MEMORY, measure_memory
+from tests.bench.musts import Say, check
+from tests.bench.pairs import Pairs
+from tests.bench.recovery import KINDS, Recoveries, section
+from tests.bench.tables import Figures, tables
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured; no rounds: not that."""
+
+    pair_rounds: int
+    crowd_rounds: int
+    slice_seconds: float
+    burst_rounds: int = 0
+    memory: bool = False
+    restart_rounds: int = 0
+    engine_rounds: int = 0
+
+
+FULL = Effort(400, 5, 0.5, burst_rounds=3, memory=True, restart_rounds=3, engine_rounds=400)
+QUICK = Effort(100, 2, 0.25, burst_rounds=1, memory=True)
+SMOKE = Effort(20, 1, 0.1)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def measure(effort: Effort, say: Say) -> Figures:
+    figures: Figures = {}
+    with invited(FOR_PAIRS, CONNECTIONS, say) as contestants:
+        pairs = Pairs(contestants)
+        for done in range(4):
+            say(f"one thread, a pair: {done * 25} %")
+            pairs.run(effort.pair_rounds // 4)
+        figures["pair"] = pairs.figures()
+    with invited(FOR_CONTENTION, CONNECTIONS, lambda line: None) as contestants:
+        for habit in HABITS:
+            crowd = Contention(contestants, habit, effort.slice_seconds)
+            for done in range(effort.crowd_rounds):
+                say(f"{habit}: round {done + 1} of {effort.crowd_rounds}")
+                crowd.run(1)
+            figures[str(habit)] = crowd.figures()
+    if effort.burst_rounds:
+        bursts = Bursts()
+        for done in range(effort.burst_rounds):
+            say(f"{BURST}: round {done + 1} of {effort.burst_rounds}")
+            bursts.run(1)
+        figures[BURST] = bursts.figures()
+    if effort.memory:
+        say(MEMORY)
+        figures[MEMORY] = measure_memory()
+    if effort.engine_rounds:
+        figures |= sqlalchemy(effort, say)
+    if effort.restart_rounds:
+        for kind in KINDS:
+            recoveries = Recoveries(kind)
+            recoveries.run(effort.restart_rounds, say)
+            figures[section(kind)] = recoveries.figures()
+    return figures
+
+
+def sqlalchemy(effort: Effort, say: Say) -> Figures:
+    say(ENGINE)
+    costs = measure_engine(effort.engine_rounds, say)
+    say(ENGINE_CROWD)
+    return {ENGINE: costs, ENGINE_CROWD: measure_engine_crowd(effort.crowd_rounds, say)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="This pool beside the others.")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="a rough look in 40 s instead of 4 minutes; no server")
+    how.add_argument("--smoke", action="store_true", help="5 s: that it runs, and by what order of magnitude")
+    how.add_argument("--sqlalchemy", action="store_true", help="only SQLAlchemy over both pools; 1 minute")
+    how.add_argument("--check", action="store_true", help="only what must hold; exit code 1 if it does not")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument(
+        "--save", action="store_true", help=f"write what depends least on the machine to {BASELINE.name}"
+    )
+    parser.add_argument("--compare", action="store_true", help=f"say what of that moved more than {MOVED:.0%} since")
+    options = parser.parse_args(arguments)
+    if options.check:
+        return 0 if check(say) else 1
+    if options.sqlalchemy:
+        figures = sqlalchemy(FULL, say)
+    else:
+        figures = measure(QUICK if options.quick else SMOKE if options.smoke else FULL, say)
+    print(f"Python {platform.python_version()}, {platform.machine()}\n\n{tables(figures)}")
+    if options.json:
+        options.json.write_text(json.dumps({"python": platform.python_version(), "figures": figures}, indent=1) + "\n")
+    if options.compare:
+        print("", *compare(figures), sep="\n")
+    if options.save:
+        save(figures)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

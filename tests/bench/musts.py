@@ -1,0 +1,113 @@
+"""What must hold, with every guarantee on? ``python -m tests.bench --check`` measures that and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tests.bench.burst import THREADS, Bursts
+from tests.bench.contention import CONNECTIONS, QUERY, Contention
+from tests.bench.contestants import DBUTILS, OURS, QUEUEPOOL, THREADPOOL, dbutils, floor, invited, ours
+from tests.bench.engine import CROWD, LIMITS, Crowds, contests, impatient, ratio
+from tests.bench.engine import FAIRNESS_LIMIT as CROWD_FAIRNESS_LIMIT
+from tests.bench.pairs import Pairs
+
+PAIR_LIMIT = 2.2  # times the floor, and below DBUtils
+FAIRNESS_LIMIT, RATE_LIMIT = 0.9, 0.95  # when held 0.5 ms; the rate as a share of the floor's
+OPENED_LIMIT = 8  # by a burst, and nobody fails
+
+Say = Callable[[str], None]
+
+
+def until_clear(what: str, batches: int, run: Callable[[], tuple[bool, str]], say: Say) -> bool:
+    """More rounds are added to the same sample until it says yes. Noise goes away with rounds; a real no stays."""
+    for batch in range(batches):
+        holds, found = run()
+        say(f"{what}, sample {batch + 1}: {found}")
+        if holds:
+            print(f"holds: {what}: {found}")
+            return True
+    print(f"DOES NOT HOLD: {what}: {found}")
+    return False
+
+
+def check(say: Say) -> bool:
+    return all([cheap(say), fair(say), modest(say), cheap_for_sqlalchemy(say), fair_to_sqlalchemy(say)])
+
+
+def cheap(say: Say) -> bool:
+    with invited((floor, ours, dbutils), CONNECTIONS, say) as contestants:
+        pairs = Pairs(contestants)
+
+        def sample() -> tuple[bool, str]:
+            pairs.run(200)
+            ratios = pairs.ratios()
+            mine, theirs = ratios[OURS], ratios.get(DBUTILS, math.inf)
+            return mine <= PAIR_LIMIT and mine < theirs, f"{mine:.2f}x the floor, DBUtils {theirs:.2f}x"
+
+        return until_clear(f"a pair costs at most {PAIR_LIMIT}x the floor, and less than DBUtils", 5, sample, say)
+
+
+def fair(say: Say) -> bool:
+    with invited((floor, ours), CONNECTIONS, say) as contestants:
+        crowd = Contention(contestants, QUERY)
+
+        def sample() -> tuple[bool, str]:
+            crowd.run(5)
+            fairness, ratio = crowd.fairness()[OURS], crowd.ratios()[OURS]
+            holds = fairness >= FAIRNESS_LIMIT and ratio >= RATE_LIMIT
+            return holds, f"fairness {fairness:.2f} at {ratio:.1%} of the floor's rate"
+
+        what = f"{QUERY}: fairness at least {FAIRNESS_LIMIT} at {RATE_LIMIT:.0%} of the floor's rate"
+        return until_clear(what, 5, sample, say)
+
+
+def modest(say: Say) -> bool:
+    bursts = Bursts((ours,))
+
+    def sample() -> tuple[bool, str]:
+        bursts.run(5)
+        found = bursts.figures()[OURS]
+        holds = found["opened"] <= OPENED_LIMIT and not found["errors"]
+        return holds, f"{found['opened']} connects, {found['errors']} errors"
+
+    # once: these are the most of all rounds, and no noise is an excuse
+    what = f"a burst of {THREADS} threads on a cold pool: at most {OPENED_LIMIT} connects, no error"
+    return until_clear(what, 1, sample, say)
+
+
+def cheap_for_sqlalchemy(say: Say) -> bool:
+    held = []
+    with contests(say) as found:
+        for case, limit in LIMITS.items():
+            pairs = found.get(case)
+            if pairs is None:
+                print(f"DOES NOT HOLD: {case}: not measured, for want of a server")
+                held.append(False)
+                continue
+
+            def sample(pairs: Pairs = pairs, limit: float = limit) -> tuple[bool, str]:
+                pairs.run(200)
+                now = ratio(pairs)
+                return now <= limit, f"{now:.3f}x"
+
+            held.append(until_clear(f"{case}: at most {limit}x QueuePool", 5, sample, say))
+    return all(held)
+
+
+def fair_to_sqlalchemy(say: Say) -> bool:
+    with impatient(say) as contestants:
+        crowd = Crowds(contestants)
+
+        def sample() -> tuple[bool, str]:
+            crowd.run(3)
+            figures = crowd.figures()
+            mine, theirs = figures[THREADPOOL], figures[QUEUEPOOL]
+            holds = not mine["timeouts"] and mine["fairness"] >= CROWD_FAIRNESS_LIMIT and mine["by_queuepool"] >= 1.0
+            found = (
+                f"fairness {mine['fairness']:.2f}, {mine['timeouts']} timeouts, {mine['by_queuepool']:.3f}x the rate"
+            )
+            return holds, f"{found}; QueuePool {theirs['fairness']:.2f}, {theirs['timeouts']} timeouts"
+
+        what = f"{CROWD}: nobody waits a second, fairness at least {CROWD_FAIRNESS_LIMIT}, at QueuePool's rate"
+        return until_clear(what, 5, sample, say)

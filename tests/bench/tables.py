@@ -1,0 +1,79 @@
+"""How are the figures shown? Markdown, a table for each question, the floor first, then from the best to the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tests.bench.burst import BURST, CONNECT, THREADS
+from tests.bench.contention import HABITS
+from tests.bench.contestants import FLOOR
+from tests.bench.engine import CROWD, ENGINE, ENGINE_CROWD
+from tests.bench.memory import CONNECTIONS, MEMORY, WAITERS
+from tests.bench.recovery import KINDS, section
+
+#: section -> contestant -> figure
+Figures = dict[str, dict[str, dict[str, float]]]
+
+#: of each section: the heading; the key that orders it, upwards; and its columns, a heading, a key and a format
+_Columns = tuple[tuple[str, str, str], ...]
+_Table = tuple[str, Callable[[dict[str, float]], float], _Columns]
+
+_CROWD: _Columns = (
+    ("rate / floor's", "ratio", ".2f"),
+    ("fairness", "fairness", ".2f"),
+    ("rate, 1/s", "rate", ".0f"),
+    ("longest wait, ms", "longest_wait_ms", ".1f"),
+)
+_RESTART: _Columns = (
+    ("failed after", "failed", ".0f"),
+    ("failed meanwhile", "meanwhile", ".0f"),
+    ("first success, ms", "first_ms", ".0f"),
+    ("full rate, ms", "full_ms", ".0f"),
+    ("connects in 1 s", "connects", ".0f"),
+)
+_TABLES: dict[str, _Table] = {
+    "pair": (
+        "one thread, nobody waits",
+        lambda of: of["ratio"],
+        (("x floor", "ratio", ".2f"), ("µs a pair", "microseconds", ".2f")),
+    ),
+    **{str(habit): (str(habit), lambda of: -of["ratio"], _CROWD) for habit in HABITS},
+    BURST: (
+        f"{THREADS} threads on a cold pool of {THREADS}, a connect takes {CONNECT * 1e3:g} ms",
+        lambda of: of["opened"],
+        (("connects", "opened", ".0f"), ("last served, ms", "served_ms", ".0f"), ("errors", "errors", ".0f")),
+    ),
+    MEMORY: (
+        f"bytes, of {CONNECTIONS} connections and {WAITERS} waiters",
+        lambda of: of["idle"],
+        (("an idle connection", "idle", ".0f"), ("a waiter", "waiter", ".0f")),
+    ),
+    ENGINE: (
+        "an SQLAlchemy engine, over both pools",
+        lambda of: of["by_queuepool"],
+        (("x QueuePool", "by_queuepool", ".2f"), ("ThreadPool, µs", "ours", ".1f"), ("QueuePool, µs", "theirs", ".1f")),
+    ),
+    ENGINE_CROWD: (
+        f"{CROWD}, for a second at most",
+        lambda of: -of["by_queuepool"],
+        (
+            ("rate / QueuePool's", "by_queuepool", ".2f"),
+            ("fairness", "fairness", ".2f"),
+            ("timeouts", "timeouts", ".0f"),
+            ("rate, 1/s", "rate", ".0f"),
+        ),
+    ),
+    **{section(kind): (section(kind), lambda of: of["full_ms"], _RESTART) for kind in KINDS},
+}
+
+
+def tables(figures: Figures) -> str:
+    return "\n\n".join("\n".join(_lines(_TABLES[name], figures[name])) for name in _TABLES if name in figures)
+
+
+def _lines(table: _Table, contestants: dict[str, dict[str, float]]) -> Iterable[str]:
+    title, rank, columns = table
+    yield " | ".join([f"| {title}", *(heading for heading, _, _ in columns)]) + " |"
+    yield "| --- |" + " --: |" * len(columns)
+    for name, of in sorted(contestants.items(), key=lambda item: (item[0] != FLOOR, rank(item[1]))):
+        yield " | ".join([f"| {name}", *(format(of[key], how) for _, key, how in columns)]) + " |"

@@ -1,0 +1,684 @@
+"""Would the walk notice? Each rule of the ledger is broken on purpose once, and the walk must find it.
+
+A mutant is a change of source text: when the text is edited so that a mutant no longer fits, its test fails, and asks
+for the rule's new place. ``by`` is the promise that must catch it, ``world`` the small world in which it does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from tests.core.promises import Broken
+from tests.core.test_ledger_walk import SETTINGS
+from tests.core.walk import Edit, NotFound, load, walk
+
+WORLDS = {setting.name: setting for setting in SETTINGS}
+LEDGER, LINE, FRESHNESS, SIZING, DUE = "ledger", "line", "freshness", "sizing", "due"
+HOLDING, ENTRY = "holding", "entry"
+
+
+class Mutant(NamedTuple):
+    name: str
+    by: str
+    room: str
+    old: str
+    new: str
+    world: str = "two slots"
+
+
+SETTLES = "        self._settle(now, orders)\n        return orders\n"
+
+MUTANTS = [
+    # --- how many
+    Mutant(
+        "closing ones are forgotten in the count", "capacity", LEDGER,
+        "if len(self.entries) >= self.rules.max_size or",
+        "if len(self.entries) - self.closing >= self.rules.max_size or",
+    ),
+    Mutant(
+        "the slot is free before the close", "closed once", LEDGER,
+        "        entry.become(CLOSING)\n        self.closing += 1\n        orders",
+        "        entry.become(CLOSING)\n        entry.become(GONE)\n        self.closing += 1\n        orders",
+    ),
+    Mutant(
+        "one slot too many", "capacity", LEDGER,
+        "len(self.entries) >= self.rules.max_size", "len(self.entries) > self.rules.max_size",
+    ),
+    Mutant(
+        "connects are not limited", "connect limit", LEDGER,
+        " or self.opening >= self.rules.max_connecting:", ":", "fifo, one connect at a time",
+    ),
+    Mutant(
+        "a failed connect is still being opened", "counts", LEDGER,
+        "        entry.become(GONE)\n        self.opening -= 1\n", "        entry.become(GONE)\n",
+    ),
+    # --- nobody waits needlessly
+    Mutant(
+        "a freed slot is offered to nobody", "no needless waiting", LEDGER,
+        "        self.closures += 1\n        self._forget(entry)\n        self._settle(now, orders)\n",
+        "        self.closures += 1\n        self._forget(entry)\n",
+    ),
+    Mutant(
+        "a connection given back is offered to nobody", "no needless waiting", LEDGER,
+        "            self.let_go(entry, orders)\n" + SETTLES + "\n    def opened",
+        "            self.let_go(entry, orders)\n        return orders\n\n    def opened",
+    ),
+    Mutant(
+        "the short way back passes the line by", "no needless waiting", LEDGER,
+        "if self.line or entry.generation", "if entry.generation",
+    ),
+    Mutant(
+        "a late connection is for nobody", "closed for a reason", LEDGER,
+        "            orders.wake.append(ticket)\n        else:\n            self._put_back(entry, now, orders)\n",
+        "            ticket.step = USE\n",
+    ),
+    Mutant(
+        "a detached one leaves its slot behind", "no needless waiting", LEDGER,
+        "        entry.become(GONE)\n        self._forget(entry)\n" + SETTLES,
+        "        entry.become(GONE)\n        self._forget(entry)\n        return orders\n",
+    ),
+    Mutant(
+        "a snatch looks at the first only", "no needless waiting", LEDGER,
+        "for e in reversed(self.idle) if", "for e in list(self.idle)[-1:] if", "a smallest size, fifo",
+    ),
+    # --- first come, first served
+    Mutant(
+        "who comes back into line is the last", "in order", LINE,
+        "        for other in (ticket, *reversed(older)):\n            self.move_to_end(other, last=False)\n", "",
+    ),
+    Mutant(
+        "who comes back into line is the first", "in order", LINE,
+        "(ticket, *reversed(older))", "(ticket,)",
+    ),
+    Mutant(
+        "the last in line is served first", "in order", LINE,
+        "next(iter(self), None)", "next(reversed(self), None)",
+    ),
+    # --- everybody is told
+    Mutant(
+        "a grant is not told", "told", LEDGER,
+        "else USE, entry)\n                orders.wake.append(head)\n", "else USE, entry)\n",
+    ),
+    Mutant(
+        "a refusal is not told", "told", LEDGER,
+        "            ticket.refuse(why, cause)\n            orders.wake.append(ticket)\n",
+        "            ticket.refuse(why, cause)\n",
+    ),
+    Mutant(
+        "the head sleeps through the backoff", "wakes by itself", LEDGER,
+        "                    head.wake_at = self._retry_at\n", "                    pass\n", "backoff",
+    ),
+    Mutant(
+        "a new time to wake is not told", "told", LEDGER,
+        "                    head.wake_at = self._retry_at\n                    orders.wake.append(head)\n",
+        "                    head.wake_at = self._retry_at\n", "backoff",
+    ),
+    # --- one holder
+    Mutant(
+        "lent, and still on the shelf", "one holder", LEDGER,
+        "        entry.taken_at = now\n        idle.pop()\n", "        entry.taken_at = now\n",
+    ),
+    Mutant(
+        "who gave up keeps what he was granted", "one holder", LEDGER,
+        "            self._unlend(entry, ticket)\n            self._put_back(entry, now, orders)\n",
+        "            self._unlend(entry, ticket)\n",
+    ),
+    Mutant(
+        "who gave up leaves his empty slot behind", "one holder", LEDGER,
+        "        elif entry is not None and entry.state is OPENING:\n            lose(self, entry, now, orders)\n", "",
+    ),
+    Mutant(
+        "who came too late gives up another one's slot", "closed once", LEDGER,
+        "elif entry is not None and entry.state is OPENING:", "elif entry is not None and step is OPEN:",
+    ),
+    Mutant(
+        "who came too late gives back what is another one's", "one holder", LEDGER,
+        " and entry.state is LEASED and step is not OPEN:", " and entry.state is LEASED:",
+    ),
+    Mutant(
+        "who left a dead one gives it back", "never trips", LEDGER,
+        " and entry.state is LEASED and step is not OPEN:", " and step is not OPEN:",
+    ),
+    # --- closing
+    Mutant(
+        "let go of, never ordered closed", "closed once", LEDGER,
+        "        self.closing += 1\n        orders.close.append(entry)\n", "        self.closing += 1\n",
+    ),
+    Mutant(
+        "ordered closed twice", "closed once", LEDGER,
+        "        self.closing += 1\n        orders.close.append(entry)\n",
+        "        self.closing += 1\n        orders.close += [entry, entry]\n",
+    ),
+    Mutant(
+        "who gave up costs a connection", "closed for a reason", LEDGER,
+        "            self._unlend(entry, ticket)\n            self._put_back(entry, now, orders)\n",
+        "            self._unlend(entry, ticket)\n            self.let_go(entry, orders)\n",
+    ),
+    Mutant(
+        "clear ends what is lent, too", "closed for a reason", LEDGER,
+        'what is lent stays good."""\n', 'what is lent stays good."""\n        self.generation += 1\n',
+    ),
+    Mutant(
+        "a dead one takes the living with it", "closed for a reason", LEDGER,
+        "for other in [e for e in self.idle if self._fresh.silent(e, now)]:", "for other in list(self.idle):",
+    ),
+    Mutant(
+        "clear closes nothing", "not kept", LEDGER,
+        "        self._let_all_idle_go(orders)\n" + SETTLES + "\n    def close(", SETTLES + "\n    def close(",
+    ),
+    # --- generations and closing time
+    Mutant(
+        "the short way back asks for no generation", "not kept", LEDGER,
+        "if self.line or entry.generation != self.generation or", "if self.line or",
+    ),
+    Mutant(
+        "the long way back asks for no generation", "not kept", LEDGER,
+        "if entry.generation != self.generation or self._fresh.worn(entry, now):", "if self._fresh.worn(entry, now):",
+    ),
+    Mutant(
+        "a connect that recycle overtook is used", "fresh", LEDGER,
+        "        if entry.generation != self.generation:\n            self.let_go(entry, orders)\n",
+        "        if False:\n            self.let_go(entry, orders)\n",
+    ),
+    Mutant(
+        "recycle spares the idle ones", "not kept", LEDGER,
+        "            self.generation += 1\n            self._let_all_idle_go(orders)\n",
+        "            self.generation += 1\n",
+    ),
+    Mutant(
+        "a closed pool takes back into line", "closed", LEDGER,
+        "            ticket.refuse(Refusal.CLOSED)\n        else:\n            self.line.resume(ticket)\n",
+        "            self.line.resume(ticket)\n        else:\n            self.line.resume(ticket)\n",
+    ),
+    Mutant(
+        "a closed pool lets newcomers in", "closed", LEDGER,
+        "        if self.closed:\n            ticket.refuse(Refusal.CLOSED)\n            return orders\n", "",
+    ),
+    Mutant(
+        "close forgets who waits", "closed", LEDGER,
+        "        self._refuse(len(self.line), Refusal.CLOSED, None, orders)\n", "",
+    ),
+    # --- freshness
+    Mutant(
+        "lent the short way without a question", "fresh", LEDGER,
+        "now - entry.last_used >= self._carefree or ", "", "silence",
+    ),
+    Mutant(
+        "giving up a silent one counts as use", "fresh", LEDGER,
+        "            self._unlend(entry, ticket)\n",
+        "            self._unlend(entry, ticket)\n            entry.last_used = now\n", "silence",
+    ),
+    Mutant(
+        "nobody is ever told to ask", "fresh", LEDGER,
+        "PING if self._fresh.silent(entry, now) else USE", "USE", "silence",
+    ),
+    Mutant(
+        "a lifetime's end is not seen on the way out", "fresh", LEDGER,
+        " or now >= entry.expires_at:", ":", "lifetimes",
+    ),
+    Mutant(
+        "due is ignored on the way back", "not kept", LEDGER,
+        " or now >= self.due or not self._easy", " or not self._easy", "lifetimes",
+    ),
+    Mutant(
+        "one whose time ended while lent is kept", "not kept", DUE,
+        "            entry.generation = -1", "            pass", "lifetimes",
+    ),
+    Mutant(
+        "due is for ever", "retired in time", DUE,
+        "return min((moment for moment in moments if moment > now), default=math.inf)", "return math.inf",
+        "lifetimes",
+    ),
+    Mutant(
+        "due forgets the lifetimes", "retired in time", DUE,
+        "moments += (entry.expires_at, now + ledger.unattended)", "moments.append(now + ledger.unattended)",
+        "lifetimes",
+    ),
+    Mutant(
+        "a connection's uses are not counted", "not kept", LEDGER,
+        "        entry.uses += 1\n", "", "two uses each",
+    ),
+    Mutant(
+        "the short way back does not count uses", "not kept", LEDGER,
+        " and self._fresh.max_uses == math.inf", "", "two uses each",
+    ),
+    Mutant(
+        "max_idle goes below the smallest size", "closed for a reason", DUE,
+        "if spare <= 0 or now < entry.last_used", "if now < entry.last_used", "a smallest size, fifo",
+    ),
+    Mutant(
+        "all that is spare is closed, and more", "closed for a reason", DUE,
+        "            spare -= 1\n", "", "a smallest size, fifo",
+    ),
+    Mutant(
+        "fixed is not", "closed for a reason", SIZING,
+        "        return max_size\n\n\n@dataclass(frozen=True)\nclass Overflow",
+        "        return min_size\n\n\n@dataclass(frozen=True)\nclass Overflow", "fixed",
+    ),
+    Mutant(
+        "a worn one is good as long as it is used", "not kept", FRESHNESS,
+        "return now >= entry.expires_at or entry.uses", "return entry.uses", "lifetimes",
+    ),
+    Mutant(
+        "an unused one goes to the hot end", "shelf in order", LEDGER,
+        "            self.idle.insert(bisect_right(self.idle, self.rank(entry), key=self.rank), entry)\n",
+        "            self._shelve(entry)\n", "silence",
+    ),
+    Mutant(
+        "the shelf is upside down", "shelf in order", LEDGER,
+        'self.idle.append if rules.order == "lifo"', 'self.idle.append if rules.order == "fifo"', "silence",
+    ),
+    # --- overflow, overload, failures, budgets
+    Mutant(
+        "overflow is kept", "not kept", SIZING,
+        "return counts.total - counts.closing > self.quiet_below(counts.max_size)", "return False", "overflow",
+    ),
+    Mutant(
+        "overflow counts those on their way out", "closed for a reason", SIZING,
+        "return counts.total - counts.closing > ", "return counts.total > ", "overflow",
+    ),
+    Mutant(
+        "one more may wait than may", "refusals", LEDGER,
+        "return ahead < 0 or self.overload.admits(ahead, now)",
+        "return ahead < 0 or self.overload.admits(ahead - 1, now)",
+        "one may wait",
+    ),
+    Mutant(
+        "who was handed one still waits", "in order", LEDGER,
+        "        del self.line[head]\n        return head", "        return head", "two slots",
+    ),
+    Mutant(
+        "a stale one is handed on", "fresh", LEDGER,
+        "            or entry.generation != self.generation\n            or now >= self.due",
+        "            or now >= self.due", "two slots",
+    ),
+    Mutant(
+        "one handed on was never lent", "counts", LEDGER,
+        "        head.grant(USE, entry)\n        self._lent += 1", "        head.grant(USE, entry)",
+        "two slots",
+    ),
+    Mutant(
+        "a closed pool lets one queue", "closed", LEDGER,
+        "self.rules.max_size or self.closed or now >= self.due", "self.rules.max_size or now >= self.due", "two slots",
+    ),
+    Mutant(
+        "one queues though one is idle", "no needless waiting", LEDGER,
+        "if self.idle or len(self.entries) <", "if len(self.entries) <", "two slots",
+    ),
+    Mutant(
+        "the watch of the line is handed away", "wakes by itself", LEDGER,
+        "or head.wake_at != math.inf", "or False", "backoff",
+    ),
+    Mutant(
+        "the end of the backoff is ignored", "backoff", LEDGER,
+        "if now < self._retry_at or not self.sizing", "if not self.sizing", "backoff",
+    ),
+    Mutant(
+        "a success does not end the backoff", "no needless waiting", LEDGER,
+        "        self._retry_at = self.fill_at = -math.inf\n", "        self.fill_at = -math.inf\n", "backoff",
+    ),
+    Mutant(
+        "it is forgotten that the pool ever connected", "refusals", LEDGER,
+        "        self.connected_once = True\n", "", "backoff",
+    ),
+    Mutant(
+        "a hopeless pool lets everybody wait", "refusals", LEDGER,
+        "            self._refuse(len(self.line), Refusal.CONNECT_FAILED, error, orders)\n",
+        "            pass\n", "backoff",
+    ),
+    Mutant(
+        "permits are never freed", "permits", LEDGER,
+        "        if self.permits is not None:\n            self.permits.free(self)\n", "",
+        "a budget shared with an outsider",
+    ),
+    Mutant(
+        "another pool is never let through", "permits", LEDGER,
+        "self.permits.wanted(self, now if head is None else head.since)", "False",
+        "a budget shared with an outsider",
+    ),
+    Mutant(
+        "the short way back passes the budget by", "permits", LEDGER,
+        "            self.permits is None and ", "            ", "a budget shared with an outsider",
+    ),
+    Mutant(
+        "every other pool is let through", "closed for a reason", LEDGER,
+        "self.permits.wanted(self, now if head is None else head.since)", "self.permits.wanted(self, math.inf)",
+        "a budget shared with an outsider",
+    ),
+    # --- the short ways, and numbers
+    Mutant(
+        "nothing is lent the short way", "short ways", LEDGER,
+        "        if not idle:\n", "        if True:\n",
+    ),
+    Mutant(
+        "nothing is taken back the short way", "short ways", LEDGER,
+        " or not self._easy:", " or True:",
+    ),
+    Mutant(
+        "lifetimes are not set", "retired in time", LEDGER,
+        "        entry.expires_at = min(entry.expires_at, self._fresh.expires_at(now, self._draw()))\n", "",
+        "lifetimes",
+    ),
+    Mutant(
+        "a snatch is no arrival", "in order", LEDGER,
+        "        self._arrive(ticket, now)\n        if now >= self.due:\n", "        if now >= self.due:\n",
+    ),
+    Mutant(
+        "the cause of a failed connect is not kept", "counts", LEDGER,
+        "        self.connect_error = error\n", "",
+    ),
+    Mutant(
+        "a success does not forget the cause", "counts", LEDGER,
+        "        self.connect_error = self._delay = None\n", "        self._delay = None\n",
+    ),
+    Mutant(
+        "the long way out does not note the time", "counts", LEDGER,
+        "        entry.become(LEASED)\n        entry.taken_at = now\n", "        entry.become(LEASED)\n", "silence",
+    ),
+    Mutant(
+        "a pool that shrank is not at ease again", "short ways", LEDGER,
+        "        self.entries.discard(entry)\n        self.weigh()\n", "        self.entries.discard(entry)\n",
+        "overflow",
+    ),
+    Mutant(
+        "the short way out does not note the time", "counts", LEDGER,
+        "        entry.state = LEASED\n        entry.taken_at = now\n", "        entry.state = LEASED\n", "silence",
+    ),
+    Mutant(
+        "a dead one was a checkout", "counts", LEDGER,
+        "        self._unlend(entry, ticket)\n        self.dead_count += 1\n", "        self.dead_count += 1\n",
+    ),
+    Mutant(
+        "every grant is a wait, kept or not", "counts", LEDGER,
+        "            self.wait_times.remove(entry.taken_at - ticket.since)\n", "            pass\n", "silence",
+    ),
+    # --- in the background: what is opened
+    Mutant(
+        "more connects than anybody wants", "connects wanted", LEDGER,
+        "while self.opening < self._wanted(now) and self._may_open(now):", "while self._may_open(now):", "background",
+    ),
+    Mutant(
+        "one connect is ordered where two are wanted", "kept ready", LEDGER,
+        "            while self.opening < self._wanted(now)", "            if self.opening < self._wanted(now)",
+        "two kept connected",
+    ),
+    Mutant(
+        "who waits is promised no connect of his own", "no needless waiting", LEDGER,
+        "return max(waiting, waiting + ready,", "return max(waiting + ready,", "kept alive",
+    ),
+    Mutant(
+        "a failed connect is never tried again", "audit", LEDGER,
+        "            self.due = min(self.due, self.fill_at)\n", "", "background, backoff",
+    ),
+    Mutant(
+        "the retry is forgotten where something else is due", "no needless waiting", DUE,
+        "moments = [ledger.fill_at]", "moments: list[float] = []", "background, backoff",
+    ),
+    Mutant(
+        "what is kept ready is tried again at once", "backoff", LEDGER,
+        "if self.closed or now < self.fill_at:", "if self.closed:", "two kept connected",
+    ),
+    Mutant(
+        "a success does not end the pause of filling", "kept ready", LEDGER,
+        "        self._retry_at = self.fill_at = -math.inf\n", "        self._retry_at = -math.inf\n",
+        "two kept connected",
+    ),
+    Mutant(
+        "as many as should be are never reached", "kept ready", LEDGER,
+        ", self.rules.min_size - connected)", ")", "two kept connected",
+    ),
+    Mutant(
+        "one that is asked after is replaced", "connects wanted", LEDGER,
+        "idle = len(self.idle) + len(self.asking)\n        ready", "idle = len(self.idle)\n        ready",
+        "kept alive and idle",
+    ),
+    Mutant(
+        "one taken the short way is not made up for", "kept ready", LEDGER,
+        "-math.inf if rules.min_idle else ", "", "one kept idle",
+    ),
+    Mutant(
+        "one snatched is not made up for", "kept ready", LEDGER,
+        "            orders.wake.append(ticket)\n        self._settle(now, orders)\n",
+        "            orders.wake.append(ticket)\n", "one kept idle",
+    ),
+    Mutant(
+        "what is one too many is opened ahead of demand", "connects wanted", LEDGER,
+        "min(self.rules.min_idle - idle, self._quiet_below - connected - waiting)", "self.rules.min_idle - idle",
+        "background, overflow",
+    ),
+    Mutant(
+        "a closed pool is filled", "connects wanted", LEDGER,
+        "if self.closed or now < self.fill_at:", "if now < self.fill_at:", "two kept connected",
+    ),
+    Mutant(
+        "who has a connect coming is in the way of others", "connects wanted", LEDGER,
+        "            ahead -= self.opening\n", "            pass\n", "background, one may wait",
+    ),
+    Mutant(
+        "one connect that nobody retries ends everybody's wait", "refusals", LEDGER,
+        "self._refuse(1, ", "self._refuse(len(self.line), ", "background, no retry of connects",
+    ),
+    Mutant(
+        "a connect that nobody retries is tried again for ever", "refusals", LEDGER,
+        "self._refuse(1, ", "self._refuse(0, ", "background, no retry of connects",
+    ),
+    Mutant(
+        "who has another connect coming is refused", "refusals", LEDGER,
+        "background and len(self.line) > self.opening:", "background and self.line:",
+        "background, no retry of connects",
+    ),
+    # --- connects that were given up
+    Mutant(
+        "the slot of a connect that was given up is free at once", "closed once", LEDGER,
+        "            entry.become(CLOSING)\n            self.opening -= 1\n            self.closing += 1\n",
+        "            self.abandon(entry)\n", "background",
+    ),
+    Mutant(
+        "a connect that was given up counts as one still", "counts", LEDGER,
+        "            self.opening -= 1\n            self.closing += 1\n", "", "background",
+    ),
+    Mutant(
+        "what opened after it was given up is lent", "never trips", LEDGER,
+        "            orders.close.append(entry)\n            return orders\n        self.opening -= 1\n",
+        "            pass\n        self.opening -= 1\n", "background",
+    ),
+    Mutant(
+        "what opened after it was given up is never closed", "closed once", LEDGER,
+        "            orders.close.append(entry)\n            return orders\n", "            return orders\n",
+        "background",
+    ),
+    Mutant(
+        "what failed after it was given up is ordered closed", "one holder", LEDGER,
+        "            entry.become(GONE)\n            self.closing -= 1\n            self._forget(entry)\n",
+        "            orders.close.append(entry)\n", "background",
+    ),
+    Mutant(
+        "the slot of one that failed after it was given up is offered to nobody", "no needless waiting", LEDGER,
+        "            self._forget(entry)\n            self._settle(now, orders)\n", "            self._forget(entry)\n",
+        "background",
+    ),
+    Mutant(
+        "giving up a connect is no failure", "refusals", LEDGER,
+        "            self._take_failure(error, now, orders)\n", "            self._settle(now, orders)\n", "background",
+    ),
+    # --- questions
+    Mutant(
+        "an answer is a use", "fresh", LEDGER,
+        "        entry.asked_at = now\n", "        entry.asked_at = entry.last_used = now\n", "kept alive",
+    ),
+    Mutant(
+        "all are asked at once", "asked in time", DUE,
+        "len(ledger.asking) == ASKED_AT_ONCE or ", "", "kept alive",
+    ),
+    Mutant(
+        "the warmest is asked first", "asked in time", DUE,
+        "if entry.state is IDLE), key=ask_at):", "if entry.state is IDLE), key=ask_at, reverse=True):",
+        "kept alive",
+    ),
+    Mutant(
+        "an answer is forgotten", "asked in time", LEDGER,
+        "        entry.asked_at = now\n", "", "kept alive",
+    ),
+    Mutant(
+        "due forgets the questions", "asked in time", DUE,
+        "moments += (entry.last_used + fresh.max_idle, fresh.ask_at(entry))",
+        "moments.append(entry.last_used + fresh.max_idle)", "kept alive, one connect at a time",
+    ),
+    Mutant(
+        "what comes back the short way is not asked in time", "asked in time", LEDGER,
+        "self.unattended = min(rules.freshness.max_idle, rules.freshness.keepalive, rules.holding.patience)",
+        "self.unattended = rules.freshness.max_idle", "kept alive",
+    ),
+    Mutant(
+        "whoever waits for his turn to be asked waits for ever", "asked in time", LEDGER,
+        "        self.due = now  # others may have waited for their turn to be asked\n", "", "kept alive",
+    ),
+    Mutant(
+        "one is asked after when somebody could use it", "no needless waiting", LEDGER,
+        "            overheld(self, now, orders)\n        while (head", "            overheld(self, now, orders)\n"
+        "            ask(self, now, orders)\n        while (head", "kept alive",
+    ),
+    Mutant(
+        "one that is asked after is somebody's", "one holder", DUE,
+        "        entry.holder = entry.code = None\n", "", "kept alive",
+    ),
+    # --- what is kept, what is due
+    Mutant(
+        "what should be kept idle is retired", "closed for a reason", DUE,
+        "min(connected - smallest, idle - rules.min_idle)", "(connected - smallest)", "one kept idle, silence",
+    ),
+    Mutant(
+        "a connect under way makes another one spare", "closed for a reason", DUE,
+        "spare = min(connected - smallest,", "spare = min(connected + ledger.opening - smallest,",
+        "one kept connected, silence",
+    ),
+    Mutant(
+        "one more does not make another one spare", "retired in time", LEDGER,
+        "        self.due = now  # one more changes what may be retired, and is to be looked after\n", "",
+        "one kept connected, silence",
+    ),
+    Mutant(
+        "a closed pool has something to look after", "at rest", DUE,
+        "() if ledger.closed else ledger.entries", "ledger.entries", "one kept connected, silence",
+    ),
+    Mutant(
+        "an empty pool has something to look after", "at rest", DUE,
+        "moments = [ledger.fill_at]", "moments = [ledger.fill_at, now + ledger.unattended]", "one kept idle, silence",
+    ),
+    Mutant(
+        "recycled within a time is recycled at once", "closed for a reason", LEDGER,
+        "now + within * self._draw()", "now", "recycled within",
+    ),
+    Mutant(
+        "recycled within a time is recycled when somebody looks", "audit", LEDGER,
+        "now + within * self._draw())\n            self.due = now\n", "now + within * self._draw())\n",
+        "recycled within",
+    ),
+    Mutant(
+        "a connect under way is not recycled", "fresh", LEDGER,
+        "min(entry.expires_at, self._fresh.expires_at(now, self._draw()))", "self._fresh.expires_at(now, self._draw())",
+        "recycled within",
+    ),
+    # --- leases with a limit
+    Mutant(
+        "no lease ever ends", "on time", HOLDING,
+        "return now - entry.in_use_since >= self.max_lease and not entry.is_kept", "return False", "a deadline",
+    ),
+    Mutant(
+        "a lease ends too soon", "taken away", HOLDING,
+        ">= self.max_lease and", ">= self.max_lease - 1 and", "a deadline",
+    ),
+    Mutant(
+        "what a thread keeps is taken away", "one holder", HOLDING,
+        ">= self.max_lease and not entry.is_kept", ">= self.max_lease", "a deadline",
+    ),
+    Mutant(
+        "who goes on using what he kept had it all the time", "taken away", ENTRY,
+        "return max(self.taken_at, self.last_used)", "return self.taken_at", "a deadline",
+    ),
+    Mutant(
+        "what is taken away is not cut", "taken away", DUE,
+        "    orders.cut.append(entry)\n", "", "a deadline",
+    ),
+    Mutant(
+        "what is taken away is cut twice", "taken away", DUE,
+        "    orders.cut.append(entry)\n", "    orders.cut += [entry, entry]\n", "a deadline",
+    ),
+    Mutant(
+        "what is taken away is not ordered closed", "taken away", DUE,
+        "    ledger.let_go(entry, orders)\n    orders.cut", "    ledger.let_go(entry, Orders())\n    orders.cut",
+        "a deadline",
+    ),
+    Mutant(
+        "nobody hears of it", "taken away", DUE,
+        '            orders.reports.append(Report("expired", entry, seconds))\n', "", "a deadline",
+    ),
+    Mutant(
+        "a use that was ended is no use", "counts", DUE,
+        "    ledger.use_times.add(now - entry.taken_at)\n", "", "a deadline",
+    ),
+    Mutant(
+        "a closed pool lets its leases be", "on time", DUE,
+        "if holding.patience < math.inf:  # also", "if holding.patience < math.inf and not ledger.closed:  # also",
+        "a deadline",
+    ),
+    Mutant(
+        "a leak is never said", "on time", HOLDING,
+        ">= self.leak_after and not (", ">= math.inf and not (", "leaks and a deadline",
+    ),
+    Mutant(
+        "a leak is said too soon", "leaks", HOLDING,
+        ">= self.leak_after and not (", ">= self.leak_after - 1 and not (", "leaks and a deadline",
+    ),
+    Mutant(
+        "a leak is said each time", "leaks", HOLDING,
+        "not (entry.is_kept or self.was_reported(entry))", "not entry.is_kept", "leaks and a deadline",
+    ),
+    Mutant(
+        "that it was said is forgotten", "leaks", DUE,
+        "            entry.reported_at = entry.in_use_since\n", "", "leaks and a deadline",
+    ),
+    Mutant(
+        "what a thread keeps leaks", "one holder", HOLDING,
+        "not (entry.is_kept or self.was_reported(entry))", "not self.was_reported(entry)", "leaks and a deadline",
+    ),
+    Mutant(
+        "due forgets the leaks", "on time", HOLDING,
+        "since + self.leak_after, ", "", "leaks and a deadline",
+    ),
+    Mutant(
+        "due forgets the ends", "on time", HOLDING,
+        "(since + self.max_lease, since", "(since", "a deadline",
+    ),
+    Mutant(
+        "what a thread keeps should not be silent", "one holder", DUE,
+        "seconds >= holding.inactive_after and not entry.is_kept", "seconds >= holding.inactive_after", "questions",
+    ),
+    Mutant(
+        "silence is asked about at once", "questions", DUE,
+        "seconds >= holding.inactive_after and", "", "questions",
+    ),
+    Mutant(
+        "silence is never asked about", "on time", DUE,
+        "seconds >= holding.inactive_after and", "False and", "questions",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_walk_finds(mutant: Mutant) -> None:
+    with pytest.raises(Broken) as broken:
+        walk(WORLDS[mutant.world], load([Edit(mutant.room, mutant.old, mutant.new)]))
+    assert broken.value.promise == mutant.by, str(broken.value)
+    assert broken.value.path, "a broken promise comes with the events that led there"
+
+
+def test_a_mutant_whose_text_is_gone_is_an_error() -> None:
+    with pytest.raises(NotFound, match="0 times"):
+        load([Edit("ledger", "no such line", "")])
+
+
+def test_no_two_mutants_are_the_same() -> None:
+    assert len({(mutant.room, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)

@@ -1,0 +1,96 @@
+"""Every reachable state of small worlds, each with other rules: is there one in which a promise is broken?
+
+``world.py`` says what can happen in them, ``promises.py`` what must hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.core.setting import Setting
+from tests.core.walk import load, walk
+
+AGES = {"ping_after": 1, "max_idle": 2}
+BACK: dict[str, Any] = {"background": True}
+KEPT: dict[str, Any] = {"keeps": True, **BACK}
+WITHIN: dict[str, Any] = {"recycles_within": True, **BACK}
+SLOWLY = (1.0, 2.0)
+ALL_TIMES = {"ping_after": 1, "max_idle": 2, "max_lifetime": 3}
+NOT_HERE = frozenset({"clear", "detach"})  # tried in other worlds, where they cost less
+NO_ENDS = frozenset({"recycle", "clear", "close", "detach"})
+
+SETTINGS = [
+    Setting("two slots"),
+    Setting("fifo, one connect at a time", order="fifo", max_connecting=1),
+    Setting("one may wait", max_waiting=1),
+    Setting("no retry of connects", backoff=None),
+    Setting("backoff", callers=3, backoff=SLOWLY, leave_out=NO_ENDS),
+    Setting("silence", callers=3, max_connecting=1, leave_out=NO_ENDS, **AGES),
+    Setting("lifetimes", callers=3, max_connecting=1, ping_after=2, max_lifetime=1, leave_out=NOT_HERE),
+    Setting("fixed", callers=2, sizing="Fixed()", leave_out=NOT_HERE, **AGES),
+    Setting("a smallest size, fifo", callers=2, min_size=1, order="fifo", leave_out=NO_ENDS, **ALL_TIMES),
+    Setting("overflow", sizing="Overflow(1)", max_waiting=2),
+    Setting("overflow and silence", callers=2, sizing="Overflow(1)", **AGES),
+    Setting("two uses each", max_uses=2),
+    Setting("a budget shared with an outsider", callers=3, shared=True, leave_out=NOT_HERE),
+    # the rest have somebody who connects in the background, and ticks when something is due, and only then
+    Setting("background", **BACK),
+    Setting("background, fifo, one connect at a time", callers=3, order="fifo", max_connecting=1, **BACK),
+    Setting("background, one may wait", callers=3, max_waiting=1, **BACK),
+    Setting("background, no retry of connects", callers=3, backoff=None, **BACK),
+    Setting("background, backoff", callers=2, backoff=SLOWLY, leave_out=NOT_HERE, **BACK),
+    Setting("two kept connected", callers=2, min_size=2, backoff=SLOWLY, leave_out=NOT_HERE, **BACK),
+    Setting("one kept connected, silence", callers=2, min_size=1, max_idle=1, leave_out=NOT_HERE, **BACK),
+    Setting("one kept idle, silence", callers=2, min_idle=1, max_idle=1, leave_out=NOT_HERE, **BACK),
+    Setting("one kept idle", callers=2, min_idle=1, max_connecting=1, backoff=SLOWLY, leave_out=NOT_HERE, **BACK),
+    Setting("kept alive", callers=2, keepalive=1, asked_at_once=1, leave_out=NOT_HERE, **BACK),
+    Setting("kept alive, one connect at a time", callers=2, keepalive=2, max_connecting=1, leave_out=NO_ENDS, **BACK),
+    Setting("kept alive and idle", callers=2, keepalive=1, min_idle=1, leave_out=NO_ENDS, **BACK),
+    Setting("recycled within", callers=2, max_connecting=1, max_lifetime=2, leave_out=NO_ENDS, **WITHIN),
+    Setting("background, overflow", callers=3, sizing="Overflow(1)", min_idle=1, leave_out=NOT_HERE, **BACK),
+    Setting("a deadline", callers=2, max_lease=2, leave_out=NO_ENDS - {"close"}, **KEPT),
+    Setting("leaks and a deadline", callers=2, leak_after=2, max_lease=3, max_connecting=1, leave_out=NOT_HERE, **KEPT),
+    Setting("questions", callers=2, inactive_after=2, max_connecting=1, leave_out=NO_ENDS, **KEPT),
+    Setting("a deadline and silence", callers=2, max_lease=2, keepalive=2, **AGES, leave_out=NO_ENDS, **BACK),
+    Setting("background, a shared budget", callers=2, shared=True, min_idle=1, leave_out=NO_ENDS, **BACK),
+]
+
+LARGE = [
+    Setting("silence", max_connecting=1, leave_out=NOT_HERE, **AGES),
+    Setting("lifetimes", max_connecting=1, ping_after=2, max_lifetime=1, leave_out=NOT_HERE),
+    Setting("a budget", shared=True, leave_out=NOT_HERE),
+    Setting("backoff", callers=3, backoff=SLOWLY),
+    Setting("everything in time", max_connecting=1, **ALL_TIMES),
+    Setting("everything in time, two connects, backoff", callers=3, backoff=SLOWLY, **ALL_TIMES),
+    Setting("fixed", callers=4, sizing="Fixed()", **ALL_TIMES),
+    Setting("a smallest size, fifo", min_size=1, order="fifo", **ALL_TIMES),
+    Setting("overflow in time", sizing="Overflow(1)", max_waiting=1, **ALL_TIMES),
+    Setting("a budget and silence", shared=True, max_connecting=1, **AGES),
+    Setting("backoff and silence", callers=4, max_connecting=1, backoff=SLOWLY, ping_after=1),
+    Setting("three slots", max_size=3, max_connecting=2),
+    Setting("background and everything in time", callers=3, backoff=SLOWLY, keepalive=1, **ALL_TIMES, **WITHIN),
+    Setting("background, three slots", max_size=3, min_idle=1, min_size=2, **BACK),
+    Setting("a sloppy keeper", callers=3, min_size=1, min_idle=1, punctual=False, backoff=SLOWLY, max_idle=1, **BACK),
+    Setting("kept alive, silence", callers=3, keepalive=2, ping_after=1, max_connecting=1, **BACK),
+    Setting("kept alive, three slots", max_size=3, callers=3, keepalive=1, min_idle=1, leave_out=NOT_HERE, **BACK),
+    Setting("two kept connected, one idle", callers=3, min_size=2, min_idle=1, max_idle=2, backoff=SLOWLY, **BACK),
+    Setting("background, a budget, silence", callers=3, shared=True, min_idle=1, max_idle=1, **BACK),
+    Setting("all limits of a lease", max_lease=4, leak_after=2, inactive_after=1, callers=2, **KEPT),
+    Setting("a deadline in time", callers=3, max_lease=2, max_connecting=1, **KEPT),
+    Setting("a deadline and all ages", callers=2, max_lease=2, leak_after=1, keepalive=1, **ALL_TIMES, **KEPT),
+    Setting("background, overflow in time", callers=3, sizing="Overflow(1)", min_idle=1, **ALL_TIMES, **BACK),
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_reachable_state_keeps_the_promises(setting: Setting) -> None:
+    walked = walk(setting, load())
+    assert walked.transitions > walked.states > 50
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("setting", LARGE, ids=lambda setting: setting.name)
+def test_every_reachable_state_of_larger_worlds_keeps_them_too(setting: Setting) -> None:
+    walk(setting, load())

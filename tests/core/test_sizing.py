@@ -1,0 +1,71 @@
+"""May we open one more? Is one too many? The rules that come with the pool, and what the ledger asks of any rule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from threadpool_db.core.sizing import Counts, Elastic, Fixed, Overflow, Sizing
+
+
+def counts(max_size: float = 10, idle: int = 0, in_use: int = 0, opening: int = 0, closing: int = 0) -> Counts:
+    return Counts(max_size, idle, in_use, opening, closing, 0)
+
+
+def test_the_total_is_all_that_counts_against_max_size() -> None:
+    assert counts(idle=1, in_use=2, opening=3, closing=4).total == 10
+
+
+class TestElastic:
+    def test_it_opens_for_everybody_and_keeps_what_comes_back(self) -> None:
+        assert Elastic().may_open(counts(in_use=9), 0.0)
+        assert not Elastic().one_too_many(counts(idle=10), 0.0)
+
+    def test_it_shrinks_to_the_smallest_size(self) -> None:
+        assert Elastic().smallest(min_size=2, max_size=10) == 2
+
+
+class TestFixed:
+    def test_it_never_gives_an_idle_one_up(self) -> None:
+        assert Fixed().smallest(min_size=0, max_size=10) == 10
+
+    def test_it_grows_when_somebody_waits(self) -> None:
+        assert Fixed().may_open(counts(), 0.0)
+
+
+class TestOverflow:
+    def test_what_is_beyond_the_base_is_closed_on_its_return(self) -> None:
+        assert Overflow(4).one_too_many(counts(idle=1, in_use=6), 0.0)
+
+    def test_the_base_is_kept(self) -> None:
+        assert not Overflow(4).one_too_many(counts(idle=1, in_use=5), 0.0)
+
+    def test_what_is_on_its_way_out_does_not_count(self) -> None:
+        assert not Overflow(4).one_too_many(counts(idle=1, in_use=5, closing=2), 0.0)
+
+    def test_a_pool_without_a_limit_keeps_what_is_not_extra(self) -> None:
+        assert not Overflow(4).one_too_many(counts(math.inf, idle=100), 0.0)
+
+    def test_a_pool_without_a_limit_whose_all_is_extra_keeps_none(self) -> None:
+        assert Overflow(math.inf).one_too_many(counts(math.inf, idle=1), 0.0)
+        assert Overflow(math.inf).quiet_below(math.inf) == 0
+
+    def test_more_extra_than_there_is_keeps_none(self) -> None:
+        assert Overflow(20).one_too_many(counts(idle=1), 0.0)
+
+    @pytest.mark.parametrize("extra", [-1, math.nan])
+    def test_an_impossible_number_is_refused(self, extra: float) -> None:
+        with pytest.raises(ValueError, match="0 or more"):
+            Overflow(extra)
+
+
+@pytest.mark.parametrize("sizing", [Elastic(), Fixed(), Overflow(0), Overflow(3)], ids=repr)
+@pytest.mark.parametrize("total", range(11))
+def test_a_rule_is_not_asked_where_it_would_say_no(sizing: Sizing, total: int) -> None:
+    if total <= sizing.quiet_below(10):
+        assert not sizing.one_too_many(counts(idle=total), 0.0)
+
+
+def test_a_rule_shows_in_its_repr() -> None:
+    assert [repr(Elastic()), repr(Fixed()), repr(Overflow(2))] == ["Elastic()", "Fixed()", "Overflow(extra=2)"]

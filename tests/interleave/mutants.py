@@ -1,0 +1,192 @@
+"""Which mistakes must the explorer notice? One change of the shell's source each, and the promise that catches it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.core.walk import Edit
+
+POOL, BORROWING, WAITING, LEASE = "pool", "borrowing", "waiting", "lease"
+
+
+class Mutant(NamedTuple):
+    """``by``: the promise that must catch it, in ``scenario``; where it depends on the bytecode, ``this or that``."""
+
+    name: str
+    by: str
+    scenario: str
+    room: str
+    old: str
+    new: str
+
+    @property
+    def edits(self) -> list[Edit]:
+        return [Edit(self.room, self.old, self.new)]
+
+
+# fmt: off
+MUTANTS = [
+    # --- wakes
+    Mutant(
+        "a hand-over wakes nobody", "no lost wake-up", "three on one again and again", POOL,
+        "        waiter.claim, entry.claim = entry.claim, None\n"
+        "        waiter.gate.open()\n",
+        "        waiter.claim, entry.claim = entry.claim, None\n",
+    ),
+    Mutant(
+        "orders wake nobody", "no lost wake-up", "some are discarded", POOL,
+        "            ticket.gate.open()\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a close finishes without telling whom it frees", "no lost wake-up", "some are discarded", POOL,
+        "jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))\n",
+        "self._ledger.closed_one(entry, self._now())\n",
+    ),
+    Mutant(
+        "a note pokes nobody", "no lost wake-up", "a lease is dropped", WAITING,
+        "            if head is not None:\n"
+        "                head.gate.open()\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "who lies down forgets the mailbox", "no lost wake-up", "a lease is dropped", BORROWING,
+        "            if not pool._mailbox.notes:\n"
+        "                waiter.gate.sleep",
+        "            if True:\n"
+        "                waiter.gate.sleep",
+    ),
+    Mutant(
+        "who is woken for a note does not read it", "no deadlock", "a lease is dropped", BORROWING,
+        "            pool._tell(self._ledger.tick)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a hand-over takes the poked one away, and leaves the note",
+        "no lost wake-up", "one is dropped one is given back", POOL,
+        "        if self._mailbox.notes:\n"
+        "            self._tell(self._ledger.tick)  #",
+        "        if False:\n"
+        "            pass  #",
+    ),
+    Mutant(
+        "a drained pool tells nobody", "no lost wake-up", "closed while they work", POOL,
+        "            self._drained.open()\n",
+        "            pass\n",
+    ),
+    # --- who waits, and how long
+    Mutant(
+        "a timed-out waiter does not look again", "nothing to mend", "a timeout meets a hand over", BORROWING,
+        "            if late:\n"
+        "                self._pool._tell(self._leave)\n",
+        "            if late:\n"
+        "                with self._pool._lock:\n"
+        "                    self._ledger.line.pop(waiter, None)\n"
+        "                    waiter.refuse(None)\n",
+    ),
+    Mutant(
+        "whoever gives up leaves his ticket", "nothing to mend", "a timeout meets a hand over", BORROWING,
+        "            if late:\n"
+        "                self._pool._tell(self._leave)\n",
+        "            if late:\n"
+        "                waiter.refuse(None)\n",
+    ),
+    Mutant(
+        "the time starts anew with every sleep", "bounded wait", "it fails and comes back", BORROWING,
+        "min(self._deadline, waiter.wake_at, self._patrol_at)",
+        "min(self._clock.now() + self._timeout, waiter.wake_at, self._patrol_at)",
+    ),
+    Mutant(
+        "a waiter sleeps through its hour to look again", "no needless waiting", "it fails and comes back", BORROWING,
+        "min(self._deadline, waiter.wake_at, self._patrol_at)",
+        "min(self._deadline, self._patrol_at)",
+    ),
+    Mutant(
+        "who joins takes the lock in two steps", "never trips", "three on one again and again", BORROWING,
+        "                return False\n"
+        "            self._lie_down()\n"
+        "        self._doze()\n",
+        "                return False\n"
+        "        waiter.holder.waiting = True\n"
+        "        self._doze()\n",
+    ),
+    # --- who may have it
+    Mutant(
+        "the claim is taken without the lock", "one holder or never trips", "a lease given back by two", POOL,
+        "            first = lease._claim is not None\n",
+        "            first = True\n",
+    ),
+    Mutant(
+        "a dead one's borrower takes no place", "in order", "dead on look", BORROWING,
+        "waiter.arrival, waiter.since = arrival, dead.entry.taken_at",
+        "waiter.since = dead.entry.taken_at",
+    ),
+    Mutant(
+        "what is handed on is not looked at", "looked at", "one dies while they wait", BORROWING,
+        "pool._upkeep.fit(\n"
+        "                    claim.entry, self._autocommit, self._deadline, ask=waiter.step is PING\n"
+        "                ):",
+        "True:",
+    ),
+    Mutant(
+        "given back before it is clean", "one holder", "dirty ones are cleaned", POOL,
+        "            reusable = self._upkeep.clean(entry, error)\n"
+        "        finally:\n"
+        "            self._tell(self._ledger.checkin, entry, bearer=errand, reusable=reusable)\n",
+        "            self._tell(self._ledger.checkin, entry, bearer=errand, reusable=True)\n"
+        "        finally:\n"
+        "            reusable = self._upkeep.clean(entry, error)\n",
+    ),
+    # --- slots
+    Mutant(
+        "the slot is free before the close", "capacity", "some are discarded", POOL,
+        "        try:\n"
+        "            error = self._upkeep.close(entry)\n",
+        "        jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))\n"
+        "        try:\n"
+        "            error = self._upkeep.close(entry)\n",
+    ),
+    Mutant(
+        "closing inside the lock", "outside the lock", "some are discarded", POOL,
+        "        interrupt: BaseException | None = None\n"
+        "        while jobs:\n"
+        "            try:\n"
+        "                jobs.popleft()()\n"
+        "            except BaseException as failure:\n"
+        "                interrupt = interrupt or failure  # a job left undone would be a slot lost: first the rest\n",
+        "        interrupt: BaseException | None = None\n"
+        "        with self._lock:\n"
+        "            while jobs:\n"
+        "                jobs.popleft()()\n",
+    ),
+    Mutant(
+        "what was opened too late is closed, and its slot kept", "nothing to mend", "connects are slow", BORROWING,
+        "            pool._tell(self._ledger.opened, entry, bearer=waiter, ticket=None if late else waiter)\n",
+        "            if late:\n"
+        "                pool._upkeep.close(entry)\n"
+        "            else:\n"
+        "                pool._tell(self._ledger.opened, entry, bearer=waiter, ticket=waiter)\n",
+    ),
+    Mutant(
+        "a failed connect is told to nobody", "nothing lost", "never connected", BORROWING,
+        "            pool._tell(self._ledger.failed, entry, bearer=waiter, error=error, "
+        "ticket=waiter if retries else None)\n",
+        "",
+    ),
+    Mutant(
+        "a lost lease is read only by its looks", "nothing lost", "a lease is dropped", POOL,
+        "            elif note.state is not IDLE and note.state is not GONE and not held(note)",
+        "            elif note.claim",
+    ),
+    Mutant(
+        "a claim goes without a word", "nothing lost", "a thread ends with its lease", LEASE,
+        "mailbox.post(entry)",
+        "id(entry)",
+    ),
+    Mutant(
+        "detached, and still in the pool", "closed once", "some are detached", POOL,
+        "        self._tell(self._ledger.detach, entry, bearer=errand)\n",
+        "        self._tell(self._ledger.checkin, entry, bearer=errand)\n",
+    ),
+]
+# fmt: on

@@ -1,0 +1,45 @@
+"""Would the explorer notice? Each mistake of ``mutants.py`` must break its promise within so many schedules.
+
+When the shell's text is edited so that a mutant no longer fits, its test fails, and asks for the new place.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.core.promises import Broken
+from tests.interleave.explore import Explorer, load, orders, quiet
+from tests.interleave.kept_mutants import KEPT_MUTANTS
+from tests.interleave.kept_scenarios import KEPT
+from tests.interleave.mutants import MUTANTS, Mutant
+from tests.interleave.scenarios import SCENARIOS
+from tests.interleave.shared import SHARED, Cap
+
+BY_NAME = {scenario.name: scenario for scenario in [*SCENARIOS, *KEPT]}
+
+#: A real mistake should not be rarer than this in the scenario made for it.
+ENOUGH = 1_500
+
+
+@pytest.mark.parametrize("mutant", [*MUTANTS, *KEPT_MUTANTS], ids=lambda mutant: mutant.name)
+def test_the_explorer_notices(mutant: Mutant) -> None:
+    explorer = Explorer(BY_NAME[mutant.scenario], load(mutant.edits))
+    with quiet(), pytest.raises(Broken) as caught:
+        explorer.explore(orders(ENOUGH))
+    assert caught.value.promise in mutant.by.split(" or "), str(caught.value)
+    assert len(caught.value.path) > 5, "it does not tell its story"
+
+
+def test_a_copy_without_a_mistake_is_as_good_as_the_original() -> None:
+    for scenario in [*SCENARIOS[:3], *KEPT[:3]]:
+        with quiet():
+            Explorer(scenario, load()).explore(orders(50))
+
+
+@pytest.mark.parametrize(("answer", "promise"), [("wanted", "yields"), ("take", "the cap")])
+def test_a_budget_that_answers_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch, answer: str, promise: str) -> None:
+    scenario = next(each for each in SHARED if each.name == "who has waited longest is next")
+    monkeypatch.setattr(Cap, answer, lambda *asked: answer == "take")
+    with quiet(), pytest.raises(Broken) as caught:
+        Explorer(scenario).explore(orders(100))
+    assert caught.value.promise == promise

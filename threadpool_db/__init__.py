@@ -1,0 +1,69 @@
+"""The database connection pool for threaded Python.
+
+    pool = create_pool("postgresql://app@db/app", max_size=10)
+    with pool.transaction() as conn: ...
+    rows = pool.execute("select 1")
+
+The house, from the roof down; imports run only downwards:
+
+    ext/         one file for each framework            testing     the fakes that we test with
+    database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
+    pool         the one lock                           borrowing   the long way to a connection
+    background   what is done while nobody asks         keeper      a process's scheduler and its workers
+    upkeep       what is done to a connection           lease, telling, waiting, fork, observe, refusal
+    drivers/     the only I/O to databases              config      every option and its check
+    core/        the rules, pure: start with core/ledger.py
+    errors       what can go wrong, and who must act
+"""
+
+from threadpool_db.config import PoolConfig
+from threadpool_db.core.backoff import Backoff
+from threadpool_db.core.sizing import Elastic, Fixed, Overflow
+from threadpool_db.core.stats import Snapshot
+from threadpool_db.database import Pool, create_pool
+from threadpool_db.drivers.base import Driver, TransactionState
+from threadpool_db.errors import (
+    ConnectFailed,
+    LeaseExpired,
+    PoolClosed,
+    PoolError,
+    PoolMisuse,
+    PoolOverloaded,
+    PoolTimeout,
+    PoolUnavailable,
+    StaleLease,
+    TransactionAborted,
+)
+from threadpool_db.lease import Lease
+from threadpool_db.observe import Event
+from threadpool_db.pool import ConnectionPool
+from threadpool_db.result import Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backoff",
+    "ConnectFailed",
+    "ConnectionPool",
+    "Driver",
+    "Elastic",
+    "Event",
+    "Fixed",
+    "Lease",
+    "LeaseExpired",
+    "Overflow",
+    "Pool",
+    "PoolClosed",
+    "PoolConfig",
+    "PoolError",
+    "PoolMisuse",
+    "PoolOverloaded",
+    "PoolTimeout",
+    "PoolUnavailable",
+    "Result",
+    "Snapshot",
+    "StaleLease",
+    "TransactionAborted",
+    "TransactionState",
+    "create_pool",
+]

@@ -1,0 +1,251 @@
+"""How does a thread get a connection that is not simply there? It stands in line, and does what its ticket says.
+
+The long way of ``checkout``. The ledger decides; this room sleeps at the waiter's own gate, looks at what it was
+granted, connects into the slot that was reserved, and makes the error for those who get nothing. Whatever interrupts
+it, the place in line and all that was granted to it go back.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from threadpool_db.core.entry import LEASED, OPENING, Entry
+from threadpool_db.core.line import OPEN, PING, REFUSED, USE, WAIT, Orders, Refusal
+from threadpool_db.errors import ConnectFailed, PoolClosed, PoolError, PoolMisuse, PoolOverloaded, PoolTimeout
+from threadpool_db.lease import Claim, held
+from threadpool_db.refusal import connect_failed_message, nested_message, overloaded_message, timeout_message
+from threadpool_db.waiting import Holder, Waiter
+
+if TYPE_CHECKING:
+    from threadpool_db.pool import ConnectionPool
+
+#: A waiter is woken by whoever serves it. Yet every so many seconds it looks for itself: an interrupt may have ended a
+#: thread just before it would have served others, and nobody else would notice before they all time out.
+PATROL = 1.0
+
+
+class Borrowing:
+    """One checkout that takes the long way."""
+
+    def __init__(self, pool: ConnectionPool[Any], waiter: Waiter, timeout: float, autocommit: bool | None) -> None:
+        self._pool = pool
+        self._ledger = pool._ledger
+        self._clock = pool._clock
+        self._waiter = waiter
+        self._autocommit = autocommit
+        self._timeout = timeout
+        self._start = self._clock.now()
+        self._deadline = self._start + timeout
+        self._patrol_at = self._start + PATROL
+        self._opened: Entry | None = None  # by this thread, for this lease
+
+    def borrow(self, dead: Claim | None = None, arrival: int = -1) -> Claim:
+        """``dead``: the claim to a connection that was taken the short way and proved dead, in place ``arrival``."""
+        pool, waiter = self._pool, self._waiter
+        try:
+            if dead is None:
+                if self._timeout <= 0:
+                    pool._tell(self._ledger.snatch, waiter)
+                elif not self._queue():
+                    pool._tell(self._ledger.join, waiter)
+            else:
+                waiter.claim = dead
+                waiter.arrival, waiter.since = arrival, dead.entry.taken_at
+                self._replace(dead.entry)
+            while True:
+                claim = self._stand()
+                if self._made_by_me(claim.entry) or pool._upkeep.fit(
+                    claim.entry, self._autocommit, self._deadline, ask=waiter.step is PING
+                ):
+                    return claim
+                self._replace(claim.entry)
+        except BaseException:
+            waiter.holder.waiting = False
+            pool._tell(self._leave)
+            raise
+
+    def _queue(self) -> bool:
+        """The usual case, a full pool: into the line and to sleep, under one lock. False: there may be more to do."""
+        pool, waiter = self._pool, self._waiter
+        with pool._lock:
+            if not self._ledger.queue(waiter, self._start):
+                return False
+            self._lie_down()
+        self._doze()
+        return True
+
+    def _stand(self) -> Claim:
+        """Until there is a connection to use or to ask."""
+        waiter = self._waiter
+        while True:
+            step = waiter.step
+            if step is REFUSED:
+                raise self._refusal()
+            # a place whose time is over starts nothing that takes time, neither a connect nor a round trip
+            late = step is not USE and self._timeout > 0 and self._clock.now() >= self._deadline
+            if late:
+                self._pool._tell(self._leave)
+            elif step is WAIT:
+                self._sleep()
+            elif waiter.claim is None:
+                self._pool._tell(self._patrol)
+            elif step is OPEN:
+                self._open()
+            else:
+                claim: Claim = waiter.claim
+                return claim
+
+    def _sleep(self) -> None:
+        """Once, at the waiter's own gate."""
+        with self._pool._lock:
+            self._lie_down()
+        self._doze()
+
+    def _lie_down(self) -> None:
+        """Under the lock: from here on the pool takes this thread for asleep."""
+        pool, waiter = self._pool, self._waiter
+        if waiter.step is not WAIT:
+            return
+        holder: Holder = waiter.holder
+        if pool._detects_nesting and not pool._mailbox.notes and self._would_never_end(holder):
+            raise PoolMisuse(nested_message(pool.name, len(self._ledger.entries)))
+        holder.waiting = True
+
+    def _doze(self) -> None:
+        pool, waiter = self._pool, self._waiter
+        if not waiter.holder.waiting:
+            return  # served meanwhile
+        try:
+            # a note posted from here on opens the gate; one posted before is read below
+            if not pool._mailbox.notes:
+                waiter.gate.sleep(self._clock, min(self._deadline, waiter.wake_at, self._patrol_at))
+        finally:
+            waiter.holder.waiting = False
+        if waiter.step is WAIT:
+            now = self._clock.now()
+            if now >= waiter.wake_at:
+                waiter.wake_at = math.inf
+            if now >= self._patrol_at:
+                self._patrol_at = now + PATROL
+                pool._tell(self._patrol)
+            else:
+                pool._tell(self._ledger.tick)
+
+    def _leave(self, now: float) -> Orders:
+        """Under the lock, as an event."""
+        if not self._pool._bring_home(self._waiter):
+            self._waiter.entry = None  # nothing was granted, or the claim to it got lost: it is not ours to pass on
+        return self._ledger.leave(self._waiter, now)
+
+    def _patrol(self, now: float) -> Orders:
+        """Under the lock, as an event. Whoever should have served this waiter may have been interrupted halfway."""
+        waiter = self._waiter
+        waits = waiter.step is WAIT
+        astray = (waits and waiter not in self._ledger.line) or not (waits or waiter.claim or waiter.step is REFUSED)
+        orders = self._pool._audit(now)  # first: what is granted below has its claim at home until the orders are read
+        if astray:
+            orders.add(self._ledger.rejoin(waiter, now))
+        return orders
+
+    def _would_never_end(self, holder: Holder) -> bool:
+        """Under the lock: is every connection held by a thread that waits for this pool, once ``holder`` does too?"""
+        entries = self._ledger.entries
+        if len(entries) < self._ledger.rules.max_size:
+            return False
+        for entry in entries:  # ends at the first in most cases, which ``all`` with its generator makes dear
+            its = entry.holder
+            if entry.state is not LEASED or its is None or not (its is holder or its.waiting) or not held(entry):
+                return False
+        return True
+
+    def _open(self) -> None:
+        """Connect, in this thread, into the slot that the ledger reserved for this waiter."""
+        pool, waiter, entry = self._pool, self._waiter, self._waiter.entry
+        assert entry is not None
+        started = self._clock.now()
+        try:
+            pool._open_into(entry)
+        except PoolMisuse:
+            raise
+        except Exception as error:
+            pool._observers.tell("connect_failed", self._clock.now() - started, error=error)
+            retries = pool._config.backoff is not None and not pool._raises_connect_errors
+            pool._tell(self._ledger.failed, entry, bearer=waiter, error=error, ticket=waiter if retries else None)
+            if pool._raises_connect_errors:
+                raise
+            if not retries:
+                raise self._connect_failed(error) from error
+            if waiter.step is not REFUSED:
+                # the ledger keeps it as a cause for others: with its traceback also every frame of our callers, and
+                # a lease dropped in one of them would not be noticed
+                error.__traceback__ = None
+            return
+        except BaseException:
+            if entry.connection is not None:  # open, and then interrupted on the way here
+                pool._upkeep.close(entry)
+            raise
+        try:
+            now = self._clock.now()
+            late = now >= self._deadline
+            # told first: once the ledger knows it, somebody else may have closed it and said so
+            pool._observers.tell("connected", now - started)
+            pool._tell(self._ledger.opened, entry, bearer=waiter, ticket=None if late else waiter)
+        except BaseException:
+            if entry.state is OPENING:  # interrupted before the ledger knew of it: nobody else would close it
+                pool._upkeep.close(entry)
+                pool._observers.tell("disconnected", self._clock.now() - started)
+            raise
+        self._opened = entry
+        if late:
+            # what was opened too late is the next one's
+            waiter.entry, waiter.step = None, REFUSED
+
+    def _made_by_me(self, entry: Entry) -> bool:
+        """Opened a moment ago by this thread, for this lease: fit, unless the mode is another one."""
+        return entry is self._opened and self._pool._upkeep.in_mode(entry, self._autocommit)
+
+    def _replace(self, entry: Entry) -> None:
+        """It proved dead. Whoever has time left takes his old place in line; else what is there and quick will do."""
+        pool, waiter = self._pool, self._waiter
+        patient = self._timeout > 0
+        mine = waiter.claim is not None and waiter.claim.entry.right() is waiter.claim
+        pool._tell(self._ledger.dead, entry, bearer=waiter, ticket=waiter if patient else None)
+        if not mine and patient:
+            pool._tell(self._ledger.again, waiter)  # it was taken away meanwhile, and is not ours to bury
+        pool._observers.tell("dead", self._clock.now() - entry.last_used, "found dead before use, replaced")
+        if not patient:
+            pool._tell(self._ledger.snatch, waiter)
+
+    def _refusal(self) -> PoolError:
+        """A fresh error each time: one shared between waiters would collect their tracebacks."""
+        pool, waiter = self._pool, self._waiter
+        if waiter.refusal is Refusal.CLOSED:
+            return PoolClosed(f"pool {pool.name!r} is closed; create another one")
+        cause, waiter.cause = waiter.cause, None  # else a circle: its traceback knows this waiter
+        if waiter.refusal is Refusal.CONNECT_FAILED and cause is not None:
+            return PoolMisuse(str(cause)) if isinstance(cause, PoolMisuse) else self._connect_failed(cause)
+        full = waiter.refusal is Refusal.FULL
+        with pool._lock:
+            if full:
+                pool._refused += 1
+            else:
+                pool._timeouts += 1
+            lent = [entry for entry in self._ledger.entries if entry.state is LEASED]
+        snapshot, waited = pool.stats(), self._clock.now() - self._start
+        names = pool._option_names
+        error: PoolError
+        if full:
+            error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, names), snapshot)
+        else:
+            here = sum(entry.holder is waiter.holder for entry in lent)
+            kept = sum(entry.last_used > entry.taken_at for entry in lent)  # used before, by whoever keeps it
+            error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, kept, names), snapshot)
+            error.__cause__ = snapshot.connect_error
+        pool._observers.tell("refused", waited, type(error).__name__)
+        return error
+
+    def _connect_failed(self, cause: BaseException) -> ConnectFailed:
+        error = ConnectFailed(connect_failed_message(self._pool.name, cause))
+        error.__cause__ = cause
+        return error

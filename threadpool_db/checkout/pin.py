@@ -1,0 +1,90 @@
+"""When must a thread keep its connection? The rule that both checkout policies share.
+
+A connection never leaves a thread inside an open transaction, whoever opened it and however: the driver's own state is
+asked, so a hand-written ``BEGIN`` counts. And what a statement leaves in the session (a setting, a lock, a temporary
+table; ``core/statement.py`` judges it) must not reach the next borrower: such a statement pins the connection to its
+thread, and the connection is reset when the outermost holder ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from threadpool_db.lease import Lease
+from threadpool_db.waiting import Mailbox
+
+
+class Hold:
+    """What one thread has of one pool: its lease, if any, and why it keeps it."""
+
+    __slots__ = (
+        "blocks", "found_open", "lease", "leased", "mailbox", "pinned", "scopes", "sticky", "transactions", "unsettled",
+    )  # fmt: skip
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self.lease: Lease[Any] | None = None
+        # lists of tokens, not counters: to end what has ended already, after an interrupt, then changes nothing
+        self.blocks: list[object] = []  # connection() and transaction() blocks around us
+        self.transactions: list[object] = []  # those of them that are transaction()
+        self.unsettled = False  # something was begun with the lease, and has not come to its end
+        self.scopes = 0
+        self.found_open = False  # the outermost block found a transaction open, begun by hand: not its own to end
+        self.sticky = False  # lease(), or the policy, keeps it between operations
+        self.pinned = False  # a statement left something in the session
+        self.leased = False  # by lease(): its user rightly has the connection, and sets its mode, between operations
+
+    def current(self) -> Lease[Any] | None:
+        """The lease that this thread holds; one that was ended directly is forgotten, by blocks when they end.
+
+        One that an interrupted end left behind is closed: what is open in it was not for whoever comes now to commit.
+        """
+        lease = self.lease
+        if self.unsettled and not self.blocks:
+            self.forget()
+            if lease is not None and lease.active:
+                lease.discard()
+            return None
+        if lease is not None and not lease.active:
+            if not self.blocks:
+                self.forget()
+            return None
+        return lease
+
+    def forget(self) -> None:
+        self.lease = None
+        self.sticky = self.pinned = self.leased = self.unsettled = False
+
+    def leave(self, block: object) -> None:
+        """A block has ended. A second time changes nothing."""
+        for blocks in (self.blocks, self.transactions):
+            if block in blocks:
+                blocks.remove(block)
+
+    @property
+    def kept(self) -> bool:
+        """Is it kept between operations? A pin by something in the session lasts as long as the scope around it."""
+        return self.sticky or (self.pinned and self.scopes > 0)
+
+
+class ThreadEnd:
+    """Notices that its thread has ended: kept in a ``threading.local`` and nowhere else.
+
+    Not the hold itself: the frames of a traceback that somebody keeps, a failed future's, would keep it alive.
+    """
+
+    __slots__ = ("hold",)
+
+    def __init__(self, hold: Hold) -> None:
+        self.hold = hold
+
+    def __del__(self) -> None:
+        # A connection that nobody else has is cleaned and lent again: its claim goes back by mail. If lease() handed it
+        # out somebody may use it still: closed. What is in a block, a generator's, ends with the block.
+        hold = self.hold
+        lease = hold.lease
+        if lease is not None and lease._claim is not None and not hold.blocks:
+            claim, lease._claim = lease._claim, None
+            if hold.leased:
+                claim.entry.generation = -1  # of none that lives: closed when it comes back
+            hold.mailbox.post(claim)

@@ -1,0 +1,181 @@
+"""What can be set, and is it sane? PoolConfig: every option, its default and its check, in one place.
+
+An option is accepted when it does something: the rest of the design's table is known here too, and refused by name, so
+that no setting is ever a silent no-op.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from threadpool_db.core.backoff import Backoff
+from threadpool_db.core.freshness import Freshness
+from threadpool_db.core.holding import Holding
+from threadpool_db.core.ledger import Rules
+from threadpool_db.core.sizing import Elastic, Sizing
+
+if TYPE_CHECKING:
+    from threadpool_db.observe import Observer
+    from threadpool_db.waiting import Clock
+
+#: In the design, not in this version.
+NOT_YET = frozenset(
+    "grace reset isolation read_only init_sql "
+    "server_pooler shed on_connect on_checkout on_checkin on_close budget stats_dir".split()
+)
+
+#: What other pools call it.
+_ELSEWHERE = {"pool_size": "max_size", "pool_recycle": "max_lifetime"}
+
+#: option -> (lowest, highest, may be None, must be whole).
+_NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
+    "min_size": (0, math.inf, False, True),
+    "max_size": (1, math.inf, False, True),
+    "min_idle": (0, math.inf, False, True),
+    "timeout": (0, math.inf, False, False),
+    "max_waiting": (0, math.inf, True, True),
+    "peek_after": (0, math.inf, False, False),
+    "ping_after": (0, math.inf, False, False),
+    "check_timeout": (0.001, math.inf, False, False),
+    "connect_timeout": (0.001, math.inf, False, False),
+    "max_connecting": (1, math.inf, False, True),
+    "max_lifetime": (0.001, math.inf, True, False),
+    "lifetime_jitter": (0, 1, False, False),
+    "max_idle": (0.001, math.inf, True, False),
+    "max_uses": (1, math.inf, True, True),
+    "keepalive": (0.001, math.inf, True, False),
+    "max_lease": (0.001, math.inf, True, False),
+    "leak_after": (0.001, math.inf, True, False),
+    "inactive_after": (0.001, math.inf, True, False),
+}
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """The options of a pool; the reference in ``docs`` tells their meaning. Seconds are floats, None is "no limit"."""
+
+    checkout: str = "operation"
+    min_size: int = 0
+    max_size: float = 10
+    min_idle: int = 0
+    timeout: float = 10.0
+    max_waiting: float | None = None
+    peek_after: float = 0.0
+    ping_after: float = 30.0
+    check_timeout: float = 2.0
+    connect_timeout: float = 5.0
+    max_connecting: float = 2
+    backoff: Backoff | None = Backoff()
+    configure: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    max_lifetime: float | None = 1800.0
+    lifetime_jitter: float = 0.1
+    max_idle: float | None = 300.0
+    max_uses: float | None = None
+    keepalive: float | None = None
+    max_lease: float | None = None
+    leak_after: float | None = None
+    inactive_after: float | None = None
+    background: bool = True
+    autocommit: bool | None = None
+    sizing: Sizing = Elastic()
+    observers: Iterable[Observer] = ()
+    name: str | None = None
+    clock: Clock | None = None
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> PoolConfig:
+        """Check the names, then the values. TypeError for an unknown name, ValueError for an impossible value."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in options:
+            if name in NOT_YET:
+                raise TypeError(f"option {name!r} is not available in this version of threadpool_db; leave it out")
+            if name not in known:
+                near = [_ELSEWHERE[name]] if name in _ELSEWHERE else difflib.get_close_matches(name, known, 1, 0.5)
+                near = near or [k for k in sorted(known) if k in name or name in k][:1]
+                hint = f"; did you mean {near[0]!r}?" if near else f"; the options are {', '.join(sorted(known))}"
+                raise TypeError(f"unknown option {name!r}{hint}")
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        for name, (low, high, optional, whole) in _NUMBERS.items():
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not numeric or not low <= value <= high or (whole and value != math.inf and value != int(value)):
+                kind = "a whole number" if whole else "a number"
+                limit = f" from {low:g}" + (f" to {high:g}" if high < math.inf else " on (inf for no limit)")
+                raise ValueError(f"{name}={value!r}: must be {kind}{limit}{' or None' if optional else ''}")
+        self._one_of("checkout", ("operation", "thread"))
+        self._one_of("autocommit", (None, True, False))
+        self._one_of("background", (True, False))
+        if self.backoff is not None and not isinstance(self.backoff, Backoff):
+            raise ValueError(f"backoff={self.backoff!r}: must be a Backoff(shortest, longest), or None for no retry")
+        for method in ("may_open", "one_too_many", "quiet_below", "smallest"):
+            if not callable(getattr(self.sizing, method, None)):
+                raise ValueError(f"sizing={self.sizing!r}: must be a Sizing such as Elastic(), it has no {method}()")
+        room = min(self.max_size, self.sizing.quiet_below(self.max_size))
+        for name in ("min_size", "min_idle"):
+            value = getattr(self, name)
+            if value > room:
+                raise ValueError(f"{name}={value!r}: must be at most {room:g}, what max_size and sizing let stay open")
+            if value and not self.background:
+                raise ValueError(f"{name}={value!r}: needs background=True, somebody who connects without being asked")
+        for name in ("keepalive", "max_lease", "leak_after", "inactive_after"):
+            value = getattr(self, name)
+            if value is not None and not self.background:
+                raise ValueError(f"{name}={value!r}: needs background=True, somebody who looks without a borrower")
+        if self.configure is not None and not callable(self.configure):
+            raise ValueError(f"configure={self.configure!r}: must be a callable that takes and returns a dict")
+        if isinstance(self.observers, str) or not isinstance(self.observers, Iterable):
+            raise ValueError(f"observers={self.observers!r}: must be a list of callables")
+        object.__setattr__(self, "observers", tuple(self.observers))
+        for observer in self.observers:
+            if not callable(observer):
+                raise ValueError(f"observers: {observer!r} is not callable")
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+            raise ValueError(f"name={self.name!r}: must be a non-empty string")
+        if self.clock is not None and not callable(getattr(self.clock, "gate", None)):
+            raise ValueError(f"clock={self.clock!r}: must be a Clock")
+
+    def _one_of(self, name: str, choices: tuple[object, ...]) -> None:
+        value = getattr(self, name)
+        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+            raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, choices))}")
+
+    def rules(self) -> Rules:
+        """The part of the options that the ledger decides by."""
+        return Rules(
+            max_size=self.max_size,
+            min_size=int(self.min_size),
+            min_idle=int(self.min_idle),
+            background=self.background,
+            max_connecting=self.max_connecting,
+            backoff=self.backoff,
+            freshness=Freshness(
+                ping_after=self.ping_after,
+                max_lifetime=_or_inf(self.max_lifetime),
+                lifetime_jitter=self.lifetime_jitter,
+                max_idle=_or_inf(self.max_idle),
+                max_uses=_or_inf(self.max_uses),
+                keepalive=_or_inf(self.keepalive),
+            ),
+            holding=Holding(_or_inf(self.max_lease), _or_inf(self.leak_after), _or_inf(self.inactive_after)),
+        )
+
+
+def check_timeout(seconds: float) -> None:
+    """A borrowing method's own ``timeout``, where it is not None."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
+        raise ValueError(
+            f"timeout={seconds!r}: must be seconds from 0 on, inf to wait for ever, or None for the pool's"
+        )
+
+
+def _or_inf(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -1,0 +1,99 @@
+"""What does the pool know of one connection? Its record, the states it passes through, and which may follow which."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+
+class State(enum.Enum):
+    """Where a connection is in its life. All but GONE count against ``max_size``."""
+
+    OPENING = "opening"  # a slot is reserved, somebody connects
+    IDLE = "idle"
+    LEASED = "leased"
+    CLOSING = "closing"  # let go of; its slot is free only when the server has been told
+    GONE = "gone"
+
+
+OPENING, IDLE, LEASED, CLOSING, GONE = State.OPENING, State.IDLE, State.LEASED, State.CLOSING, State.GONE
+
+#: The legal next states. GONE straight from a live state: detached, forgotten by a forked child, never connected.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    OPENING: frozenset({IDLE, LEASED, CLOSING, GONE}),
+    IDLE: frozenset({LEASED, CLOSING, GONE}),
+    LEASED: frozenset({IDLE, CLOSING, GONE}),
+    CLOSING: frozenset({GONE}),
+    GONE: frozenset(),
+}
+
+
+class Entry:
+    """One slot of the pool and the connection in it. Times are the clock's seconds; only the ledger changes states."""
+
+    __slots__ = (
+        "asked_at",  # when the server last answered a question of the keeper's
+        "autocommit",  # the mode the connection was last seen in; None where there is none
+        "claim",  # the right to it (lease.Claim), while it is on the shelf; else whoever answers for it has that
+        "code",  # the code object and instruction that took it: two words now, a line number only when asked for
+        "connection",  # the driver's own object
+        "expired_after",  # so many seconds its borrower had it, when it was taken away; 0: it was not
+        "expires_at",  # end of its lifetime
+        "generation",  # of the ledger when it was opened; an older one is not used again
+        "holder",  # who has it; opaque here
+        "inactive_at",  # when the use began that was reported as silent
+        "instruction",
+        "kept",  # ``taken_at`` of a lease that its thread keeps, but does not use at the moment
+        "last_used",  # when it last came back, or its thread last stopped using it
+        "made_autocommit",  # the mode in which it was made
+        "opened_at",
+        "reported_at",  # when its borrower's use began that was reported as too long
+        "reset_first",  # its session state must be wiped before anybody else gets it
+        "right",  # weak reference to the claim, wherever it is: dead, nobody answers for this entry any more
+        "session",  # the server's name for it
+        "socket",  # descriptor and inode of its socket, noted when it was made: descriptors are reused
+        "state",
+        "taken_at",  # when its holder got it
+        "uses",
+    )
+
+    def __init__(self, now: float, generation: int) -> None:
+        self.state = OPENING
+        self.generation = generation
+        self.opened_at = self.taken_at = self.last_used = self.asked_at = now
+        self.expires_at = float("inf")
+        self.kept = self.reported_at = self.inactive_at = float("nan")
+        self.expired_after = 0.0
+        self.uses = 0
+        self.connection: Any = None
+        self.claim: Any = None
+        self.right: Any = None
+        self.holder: Any = None
+        self.code: Any = None
+        self.instruction = -1
+        self.autocommit: bool | None = None
+        self.made_autocommit: bool | None = None
+        self.reset_first = False
+        self.socket: tuple[int, int] | None = None
+        self.session: Any = None
+
+    def become(self, state: State) -> None:
+        """Move on, legally. The ledger's two short events write ``state`` directly, to save the call."""
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"a connection cannot go from {self.state.value} to {state.value}")
+        self.state = state
+        if state is GONE:
+            self.claim = None  # each would keep the other
+
+    @property
+    def is_kept(self) -> bool:
+        """Does its thread keep it between two uses?"""
+        return self.kept == self.taken_at
+
+    @property
+    def in_use_since(self) -> float:
+        """Of a lent one."""
+        return max(self.taken_at, self.last_used)
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.state.value} {type(self.connection).__name__} at {id(self):#x}>"

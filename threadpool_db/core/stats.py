@@ -1,0 +1,126 @@
+"""What does the pool look like from outside? Histograms filled as it runs, and a snapshot of all its numbers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from threadpool_db.core.sizing import Counts
+
+#: Upper bounds in seconds; one more bucket above holds the rest. Waits and connects are worth telling apart from
+#: a tenth of a millisecond on, uses up to minutes.
+BOUNDS: tuple[float, ...] = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
+
+class Histogram:
+    """Counts of durations in fixed buckets. Filled inside the pool's lock: 0.1 µs, no allocation."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    def remove(self, seconds: float) -> None:
+        """Take back one that was added."""
+        self.counts[bisect_left(BOUNDS, seconds)] -= 1
+        self.total -= seconds
+
+    def summary(self, zeros: int = 0) -> Durations:
+        """A frozen copy; ``zeros`` more that took no time at all are counted in."""
+        return Durations((self.counts[0] + zeros, *self.counts[1:]), self.total)
+
+
+@dataclass(frozen=True)
+class Durations:
+    """A histogram at one moment: ``counts[i]`` durations of at most ``BOUNDS[i]`` seconds, ``total`` seconds in all."""
+
+    counts: Sequence[int] = (0,) * (len(BOUNDS) + 1)
+    total: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float:
+        """Seconds; 0 when there were none."""
+        return self.total / self.count if self.count else 0.0
+
+    def percentile(self, share: float) -> float:
+        """An upper bound, in seconds, of the fastest ``share`` (0 to 1) of them; ``inf`` beyond the last bucket."""
+        wanted, seen = share * self.count, 0
+        for bound, count in zip((*BOUNDS, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen >= wanted:
+                return bound if seen else 0.0
+        return float("inf")
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Somebody has a connection: which thread, for how many seconds, taken at which line of whose code."""
+
+    thread: str
+    seconds: float
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.thread} for {self.seconds:.1f} s, taken at {self.where}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The pool's numbers at one moment, all read under its lock.
+
+    ``checkouts`` counts connections handed to borrowers, ``timeouts`` and ``refused`` those who got none; ``dead``
+    those found dead before a borrower got them, ``lost`` those whose lease was dropped without a checkin, ``expired``
+    those taken away at ``max_lease``. ``wait`` is the time until a borrower was given one, connecting included;
+    ``connect`` of those that succeeded.
+    """
+
+    name: str
+    counts: Counts
+    closed: bool = False
+    checkouts: int = 0
+    timeouts: int = 0
+    refused: int = 0
+    opened: int = 0
+    closures: int = 0
+    connect_failures: int = 0
+    dead: int = 0
+    lost: int = 0
+    expired: int = 0
+    wait: Durations = Durations()
+    use: Durations = Durations()
+    connect: Durations = Durations()
+    holders: tuple[Hold, ...] = field(default=())
+    connect_error: BaseException | None = None
+
+    @property
+    def max_size(self) -> float:
+        return self.counts.max_size
+
+    @property
+    def idle(self) -> int:
+        return self.counts.idle
+
+    @property
+    def in_use(self) -> int:
+        return self.counts.in_use
+
+    @property
+    def waiting(self) -> int:
+        return self.counts.waiting
+
+    @property
+    def total(self) -> int:
+        return self.counts.total

@@ -1,0 +1,208 @@
+"""How does psycopg (3) say what the pool asks? PostgreSQL tells its state for nothing; the traps are psycopg's own.
+
+- Idle is not always idle. A ``notifies()`` that somebody began and dropped halfway holds the connection's lock, and the
+  next borrower would wait for it for ever; a pipeline that was not left answers nothing until it is; a
+  ``transaction()`` or a two-phase transaction that psycopg still believes in forbids the next one's ``commit()``.
+- psycopg prepares what it has seen often, by names that it remembers. Whatever wipes a session has to let it know.
+- Its notifications wait in three places: the socket, libpq, and the connection's backlog. ``notifies()`` looks at the
+  first and the last.
+
+``cancel()`` and ``cancel_safe()`` are never called: a server that is gone would hold them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, Driver, Socket, TransactionState, poll_socket
+from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client, as_bool
+from threadpool_db.errors import PoolMisuse
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+#: by libpq's PGTransactionStatusType; a closed connection's is the last
+_STATES = (IDLE, BUSY, OPEN, FAILED, UNKNOWN)
+_TRANSACTION_IDLE = 0
+_LONGEST_TIMEOUT = 2**31 - 1  # libpq's is an int
+#: the SQLSTATEs after which the server hangs up: shutdown, crash and idle_session_timeout are 57P0x
+_HANGS_UP = ("25P03", "25P04")
+#: what a borrower may have set on our side of the socket, where no DISCARD ALL reaches
+_SETTINGS = (
+    "isolation_level", "read_only", "deferrable",
+    "row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold", "prepared_max",
+)  # fmt: skip
+
+
+class Psycopg(Client["Connection[Any]"]):
+    """PostgreSQL through psycopg 3."""
+
+    name = "psycopg"
+    dialect = "postgresql"
+    requires = "psycopg"
+    extra = "psycopg"
+    peeks = True
+    has_autocommit = True
+
+    def open(self, parameters: dict[str, Any], timeout: float) -> Connection[Any]:
+        defaults = {
+            # Whole seconds, for each address, and at least 2. psycopg makes 130 of 0, which is libpq's "for ever".
+            "connect_timeout": _LONGEST_TIMEOUT if timeout > _LONGEST_TIMEOUT else max(2, math.ceil(timeout)),
+            "keepalives": 1,
+            "keepalives_idle": KEEPALIVE_IDLE,
+            "keepalives_interval": KEEPALIVE_INTERVAL,
+            "keepalives_count": KEEPALIVE_COUNT,
+        }
+        autocommit = as_bool("autocommit", parameters.pop("autocommit", False))
+        connection: Any = self._module.connect(**{**defaults, **parameters}, autocommit=autocommit)
+        connection._made = [(name, getattr(connection, name)) for name in _SETTINGS]
+        return connection  # type: ignore[no-any-return]
+
+    def recognise(self, connection: Connection[Any]) -> Driver[Connection[Any]]:
+        if isinstance(connection, self._module.AsyncConnection):
+            raise PoolMisuse("the connect callable returned an AsyncConnection: this pool is for threads, not asyncio")
+        return self
+
+    def close(self, connection: Connection[Any]) -> None:
+        connection.close()
+
+    def peek(self, connection: Connection[Any]) -> bool:
+        try:
+            seen = poll_socket(connection.pgconn.socket)
+        except self._module.Error:  # closed
+            return False
+        if seen is Socket.QUIET:
+            return True
+        return seen is Socket.READABLE and self._drain(connection)
+
+    def _drain(self, connection: Connection[Any]) -> bool:
+        """Something is unread: a NOTIFY, which libpq takes in without a round trip, or a session's last words.
+
+        Three looks, because where the system has no RDHUP the first read finds the server's FATAL message and only
+        the second one the end of the stream. Still readable after that is a busy listener, and alive.
+        """
+        if self.state(connection) is not IDLE:
+            return False
+        pgconn = connection.pgconn
+        said: list[Any] = []
+        note = said.append
+        connection.add_notice_handler(note)
+        try:
+            for _ in range(3):
+                pgconn.consume_input()
+                while (news := pgconn.notifies()) is not None:
+                    # left in libpq, notifies() would not see it: that waits for the socket
+                    if pgconn.notify_handler is not None:
+                        pgconn.notify_handler(news)
+                seen = poll_socket(pgconn.socket)
+                if seen is not Socket.READABLE:
+                    # Last words whose goodbye has not come yet: libpq takes an idle session's FATAL for a notice.
+                    # Nothing else is said to an idle session.
+                    return seen is Socket.QUIET and not said
+        except Exception:  # the end of the stream; or a notify handler's own error, which is nobody's here to raise
+            return False
+        finally:
+            connection.remove_notice_handler(note)
+        return True
+
+    def ping(self, connection: Connection[Any]) -> bool:
+        # In autocommit one round trip is the whole ping; else it would be BEGIN, nothing and ROLLBACK. Idle, the mode
+        # is a flag on our side of the socket.
+        made = connection.autocommit
+        connection.autocommit = True
+        try:
+            self._run(connection, "")
+        finally:
+            if self.state(connection) is IDLE:
+                connection.autocommit = made
+        return True
+
+    def state(self, connection: Connection[Any]) -> TransactionState:
+        state = _STATES[connection.pgconn.transaction_status]
+        if state is UNKNOWN:
+            return state
+        if connection._pipeline is not None or connection.lock.locked():
+            return BUSY
+        # A rollback of these raises, and so nobody else gets the connection.
+        return UNKNOWN if state is IDLE and (connection._num_transactions or connection._tpc) else state
+
+    def autocommit(self, connection: Connection[Any]) -> bool:
+        return connection.autocommit
+
+    def settled(self, connection: Connection[Any], autocommit: bool | None) -> bool:
+        # ``_autocommit``: the property costs as much as all the rest
+        return (
+            connection.pgconn.transaction_status == _TRANSACTION_IDLE
+            and connection._autocommit is autocommit
+            and connection._pipeline is None
+            and not (connection._num_transactions or connection._tpc or connection.lock.locked())
+        )
+
+    def set_autocommit(self, connection: Connection[Any], on: bool) -> None:
+        connection.autocommit = on
+
+    def begin(self, connection: Connection[Any]) -> None:
+        if not connection.autocommit:
+            return  # psycopg does, before the next statement
+        words = ["BEGIN"]
+        if connection.isolation_level is not None:
+            words += ["ISOLATION LEVEL", connection.isolation_level.name.replace("_", " ")]
+        if connection.read_only is not None:
+            words += ["READ ONLY" if connection.read_only else "READ WRITE"]
+        if connection.deferrable is not None:
+            words += ["DEFERRABLE" if connection.deferrable else "NOT DEFERRABLE"]
+        self._run(connection, " ".join(words))
+
+    def commit(self, connection: Connection[Any]) -> None:
+        connection.commit()  # in autocommit too: it asks libpq whether there is a transaction
+
+    def rollback(self, connection: Connection[Any]) -> None:
+        connection.rollback()
+
+    def reset(self, connection: Connection[Any]) -> None:
+        connection.rollback()
+        connection.autocommit = True
+        connection._prepared.clear()  # as psycopg does after its own ROLLBACK; 3.2 would not notice a DISCARD ALL
+        self._run(connection, "DISCARD ALL")
+        for name, value in connection._made:  # type: ignore[attr-defined]
+            setattr(connection, name, value)
+        connection._notice_handlers.clear()
+        connection._notify_handlers.clear()
+        if connection._notifies_backlog:
+            connection._notifies_backlog.clear()
+        connection.autocommit = as_bool("autocommit", self._parameters.get("autocommit", False))
+
+    def descriptor(self, connection: Connection[Any]) -> int | None:
+        return None if connection.closed else connection.pgconn.socket
+
+    def session(self, connection: Connection[Any]) -> Hashable | None:
+        return None if connection.closed else connection.pgconn.backend_pid
+
+    def end_session(self, other: Connection[Any], session: Hashable, age: float) -> None:
+        other.autocommit = True
+        self._run(
+            other,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid = %s AND backend_start <= clock_timestamp() - make_interval(secs => %s)",
+            (session, age),
+        )
+
+    def is_disconnect(self, error: BaseException, connection: Connection[Any]) -> bool:
+        if connection.closed:
+            return True
+        code = getattr(error, "sqlstate", None) or ""
+        return isinstance(error, self._module.Error) and (code.startswith(("08", "57P0")) or code in _HANGS_UP)
+
+    def address(self) -> Hashable:
+        given = self._parameters
+        host = given.get("host") or given.get("hostaddr") or given.get("service") or ""
+        port = given.get("port") or 5432
+        return f"{host}/.s.PGSQL.{port}" if str(host).startswith("/") else (host, port)
+
+    def _run(self, connection: Connection[Any], sql: str, parameters: tuple[Any, ...] | None = None) -> None:
+        # The plain cursor, whatever cursor_factory or overridden cursor() the connection has: those are for its users.
+        # And never prepared: behind a pooler a name of ours may be unknown, or somebody else's.
+        with self._module.Cursor(connection, row_factory=self._module.rows.tuple_row) as cursor:
+            cursor.execute(sql, parameters, prepare=False)

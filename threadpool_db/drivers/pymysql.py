@@ -1,0 +1,231 @@
+"""How does PyMySQL say what the pool asks? Hardly at all: its transaction flag is old news after most answers.
+
+The server tells the state of the transaction in its OK packets, and PyMySQL copies it from those alone. The end of a
+result set carries it too but is not copied, an error carries none. So after ``SELECT ... FOR UPDATE`` with autocommit
+off, or a CALL that failed after its START TRANSACTION, ``server_status`` says "none open" while rows are locked.
+
+Therefore connections get a subclass here that remembers one more bit, ``told``: is the flag of the last answer? With
+it the state is exact, or UNKNOWN. Connections from a foreign callable are given that class when the pool first rolls
+them back; those that cannot take it stay UNKNOWN, at one rollback a checkin. Roads not taken: guessing by the private
+``_result`` alone, which looks the same after a commit and after a failed statement.
+
+The subclass also keeps the SSL context. PyMySQL from 1.2 tries TLS by itself and reads the system's certificates for
+each connection, 14 ms of processor time; ours does it once, and decides all else (whether TLS is asked for, demanded,
+verified) exactly as PyMySQL does. Passing ``ssl=context`` would not: it makes TLS a demand.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from threadpool_db.drivers.base import BUSY, IDLE, OPEN, UNKNOWN, Socket, TransactionState, poll_socket
+from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection  # noqa: F401
+
+_IN_TRANSACTION, _AUTOCOMMIT = 1, 2
+_COM_RESET_CONNECTION = 0x1F
+_UNKNOWN_COMMAND = 1047
+_NO_SUCH_THREAD = 1094
+#: killed; gone away; lost; commands out of sync; ... ; the server shuts down; disconnected for inactivity
+_HANGS_UP = frozenset({1053, 1927, 2006, 2013, 2014, 2045, 2055, 4031})
+_LONGEST_TIMEOUT = 31536000  # PyMySQL takes no more
+
+
+class PyMySQL(Client["Connection[Any]"]):
+    """MySQL and MariaDB through PyMySQL."""
+
+    name = "pymysql"
+    dialect = "mysql"
+    requires = "pymysql"
+    extra = "mysql"
+    peeks = True
+    has_autocommit = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._contexts: dict[str, Any] = {}
+        self._classes: dict[type, type] = {}
+
+    def open(self, parameters: dict[str, Any], timeout: float) -> Any:
+        limit = parameters.setdefault("connect_timeout", min(max(timeout, 0.01), _LONGEST_TIMEOUT))
+        parameters["defer_connect"] = True
+        connection: Any = self._class_for(self._module.connections.Connection)(**parameters)
+        # connect_timeout covers the TCP handshake only. A server that accepts and then says nothing would hold us for
+        # ever, so the reads until the login is through get the limit too.
+        patience = getattr(connection, "_read_timeout", None)
+        connection._read_timeout = min(patience or math.inf, limit)
+        connection.connect()
+        connection._read_timeout = patience
+        _keep_alive(connection._sock)
+        connection._made = (
+            connection.charset,
+            getattr(connection, "collation", None),  # PyMySQL 1.1 and newer
+            connection.get_autocommit(),
+        )
+        return connection
+
+    def _class_for(self, kind: type) -> type:
+        """The subclass of a connection class that knows whether its transaction flag is fresh."""
+        if kind not in self._classes:
+            self._classes[kind] = _telling(kind, self._contexts)
+        return self._classes[kind]
+
+    def close(self, connection: Any) -> None:
+        connection.close()
+
+    def peek(self, connection: Any) -> bool:
+        # Readable is as bad as gone: in this protocol the server never speaks first.
+        sock = getattr(connection, "_sock", None)
+        if sock is None:
+            return bool(connection.open)
+        return poll_socket(sock.fileno()) is Socket.QUIET
+
+    def ping(self, connection: Any) -> bool:
+        connection.ping(reconnect=False)
+        return True
+
+    def state(self, connection: Any) -> TransactionState:
+        if not connection.open:
+            return UNKNOWN
+        result = getattr(connection, "_result", None)
+        if getattr(result, "unbuffered_active", False):
+            return BUSY  # rows are still coming, nobody knows how many: the next command would read them all first
+        if getattr(connection, "server_status", 0) & _IN_TRANSACTION:
+            return OPEN
+        return IDLE if getattr(connection, "told", False) else UNKNOWN
+
+    def autocommit(self, connection: Any) -> bool:
+        return bool(connection.server_status & _AUTOCOMMIT)
+
+    def settled(self, connection: Any, autocommit: bool | None) -> bool:
+        try:
+            if not connection.told or connection._sock is None:
+                return False
+        except AttributeError:
+            return False
+        status = connection.server_status
+        return not status & _IN_TRANSACTION and bool(status & _AUTOCOMMIT) is autocommit
+
+    def set_autocommit(self, connection: Any, on: bool) -> None:
+        connection.autocommit(on)  # no round trip where the server is in that mode already
+
+    def begin(self, connection: Any) -> None:
+        # Also where autocommit is off and the next statement would do it: the flag then says so.
+        connection.begin()
+
+    def commit(self, connection: Any) -> None:
+        connection.commit()
+
+    def rollback(self, connection: Any) -> None:
+        self.adopt(connection)
+        connection.rollback()
+
+    def adopt(self, connection: Any) -> None:
+        if not hasattr(connection, "told"):
+            try:
+                connection.__class__ = self._class_for(type(connection))
+                connection.told = False
+            except TypeError:  # a class of another memory layout: nothing lost but a rollback at each checkin
+                pass
+
+    def reset(self, connection: Any) -> None:
+        try:
+            connection._execute_command(_COM_RESET_CONNECTION, b"")
+            connection._read_ok_packet()
+        except self._module.err.MySQLError as error:
+            if error.args[:1] == (_UNKNOWN_COMMAND,):
+                self.can_reset = False  # a server before MySQL 5.7.3, MariaDB 10.2.4: the pool closes instead
+            raise
+        # It forgets what PyMySQL sent after the login, and keeps the database that a USE has chosen.
+        charset, collation, autocommit = connection._made
+        connection.set_character_set(charset, *([collation] if collation else []))
+        if connection.db:
+            connection.select_db(connection.db)
+        with connection.cursor(self._module.cursors.Cursor) as cursor:
+            if connection.sql_mode is not None:
+                cursor.execute("SET sql_mode=%s", (connection.sql_mode,))
+            if connection.init_command is not None:
+                cursor.execute(connection.init_command)
+        connection.autocommit(autocommit)
+
+    def descriptor(self, connection: Any) -> int | None:
+        sock = getattr(connection, "_sock", None)
+        return None if sock is None else sock.fileno()
+
+    def session(self, connection: Any) -> Hashable | None:
+        return connection.thread_id() if connection.open else None
+
+    def end_session(self, other: Any, session: Hashable, age: float) -> None:
+        with other.cursor(self._module.cursors.Cursor) as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Uptime'")
+            row = cursor.fetchone()
+            if row is None or float(row[1]) < age - 1:
+                return  # a server started anew, which counts its sessions anew
+            try:
+                cursor.execute(f"KILL {int(str(session))}")
+            except self._module.err.MySQLError as error:
+                if error.args[:1] != (_NO_SUCH_THREAD,):
+                    raise
+
+    def is_disconnect(self, error: BaseException, connection: Any) -> bool:
+        if not connection.open:
+            return True
+        if not isinstance(error, self._module.err.MySQLError):
+            return False
+        return error.args[:1] == (0,) or bool(_HANGS_UP.intersection(error.args[:1]))
+
+    def address(self) -> Hashable:
+        given = self._parameters
+        return given.get("unix_socket") or (given.get("host") or "localhost", given.get("port") or 3306)
+
+
+def _telling(kind: type, contexts: dict[str, Any]) -> type:
+    if not (hasattr(kind, "_read_query_result") and hasattr(kind, "_read_ok_packet")):
+        return kind  # a PyMySQL built otherwise: nothing is known, every state is UNKNOWN
+
+    class Telling(kind):  # type: ignore[misc]
+        # The status of the handshake is the first telling. A connection that is given this class later has told
+        # nothing yet; the rollback that comes with it is its first.
+        told = True
+
+        def _read_query_result(self, unbuffered: bool = False) -> Any:
+            told, self.told = self.told, False
+            affected = super()._read_query_result(unbuffered)
+            result = self._result
+            if not result.unbuffered_active and not result.has_next:
+                # A row of autocommit changes nothing; without it any SELECT may have begun a transaction.
+                rows = result.server_status is None
+                self.told = bool(told and self.server_status & _AUTOCOMMIT) if rows else True
+            return affected
+
+        def _read_ok_packet(self) -> Any:
+            self.told = False
+            packet = super()._read_ok_packet()
+            self.told = True
+            return packet
+
+        def _create_ssl_ctx(self, options: Any) -> Any:
+            if not isinstance(options, dict):
+                return super()._create_ssl_ctx(options)
+            key = repr(sorted(options.items()))
+            if key not in contexts:
+                contexts[key] = super()._create_ssl_ctx(options)
+            return contexts[key]
+
+    Telling.__qualname__ = "Telling"
+    return Telling
+
+
+def _keep_alive(sock: Any) -> None:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    wanted = {"TCP_KEEPIDLE": KEEPALIVE_IDLE, "TCP_KEEPINTVL": KEEPALIVE_INTERVAL, "TCP_KEEPCNT": KEEPALIVE_COUNT}
+    for name, value in wanted.items():
+        if hasattr(socket, name):  # macOS has other names for the first
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

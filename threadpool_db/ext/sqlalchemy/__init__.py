@@ -1,0 +1,10 @@
+"""How does SQLAlchemy use this pool? ``create_engine(url, poolclass=ThreadPool)``, with QueuePool's own arguments.
+
+Or by the URL alone, ``?plugin=threadpool_db``. The rooms: ``pool``, the face that SQLAlchemy sees; ``records``, who
+gets a connection and when; ``thrift``, which of SQLAlchemy's round trips may be left out; ``plugin``, the URL.
+"""
+
+from threadpool_db.ext.sqlalchemy.pool import ThreadPool
+from threadpool_db.ext.sqlalchemy.records import CheckoutOverloaded, CheckoutTimeout
+
+__all__ = ["CheckoutOverloaded", "CheckoutTimeout", "ThreadPool"]

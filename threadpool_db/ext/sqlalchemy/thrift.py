@@ -1,0 +1,102 @@
+"""Which of SQLAlchemy's own round trips may be left out? Those whose answer the driver knows already.
+
+``pool_pre_ping`` asks the server at each checkout; here a connection that was used a moment ago, and whose socket is
+quiet, is not asked again. ``pool_reset_on_return`` rolls back at each checkin, after a commit too; here only what is
+open is rolled back. Of a driver that nobody here knows, both are done as SQLAlchemy has them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import exc
+
+from threadpool_db.drivers.base import IDLE, UNKNOWN, Driver
+from threadpool_db.drivers.choose import Undecided
+from threadpool_db.drivers.sqlite import Sqlite
+
+
+class Thrift:
+    """The dialect as the pool sees it: SQLAlchemy's own, but for the rollback at the end.
+
+    In all else it passes for the dialect: ``event.listen(pool._dialect, ...)`` is a thing that people do.
+    """
+
+    dialect: Any
+    driver: Driver[Any]
+
+    def __init__(self, dialect: Any, driver: Driver[Any]) -> None:
+        # the last two at hand: they are asked for at every checkin
+        self.__dict__.update(dialect=dialect, driver=driver, is_async=dialect.is_async, do_rollback=self._roll_back)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self.dialect)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.dialect, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.dialect, name, value)
+        if name in ("is_async", "do_rollback"):
+            self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.dialect, name)
+        self.__dict__.pop(name, None)
+
+    def _roll_back(self, fairy: Any) -> None:
+        driver, connection = self.driver, fairy.dbapi_connection
+        if driver.settled(
+            connection, False
+        ):  # the shortest question, and mostly enough: in no autocommit, nothing open
+            return
+        state = driver.state(connection)
+        if state is IDLE:
+            return
+        if state is UNKNOWN:
+            driver.adopt(connection)
+        self.dialect.do_rollback(fairy)
+        # in autocommit psycopg2's and sqlite3's rollback() does nothing, also to a transaction begun by hand
+        if driver.state(connection) not in (IDLE, UNKNOWN):
+            driver.rollback(connection)
+
+
+def driver_of(connection: Any) -> Driver[Any] | None:
+    """The driver for SQLAlchemy's connections, by the type of the first; None for one that is not known here."""
+    driver = Undecided(lambda: None).known(connection)
+    return None if driver is None else driver.recognise(connection)
+
+
+def refuse_private_memory(driver: Sqlite, connection: Any, connect: Callable[[], Any]) -> None:
+    """A SQLite database in memory is each connection's own, unless it was given a name that others can open it by."""
+    if any(name == "main" and file for _, name, file in connection.execute("PRAGMA database_list").fetchall()):
+        return
+    try:
+        if not _lock(driver, connection):
+            return  # by others, who must see it
+        other = connect()
+        try:
+            if not _lock(driver, other):
+                return
+        finally:
+            other.close()
+    finally:
+        driver.rollback(connection)
+    raise exc.ArgumentError(
+        "ThreadPool: this SQLite database is in memory, where each connection of a pool would see its own; name a "
+        "file, use poolclass=StaticPool, or share one by name, "
+        "sqlite:///file:app?mode=memory&cache=shared&uri=true&check_same_thread=false"
+    )
+
+
+def _lock(driver: Sqlite, connection: Any) -> bool:
+    """Be the only one who may write, until the rollback; False if somebody else is."""
+    try:
+        driver.begin(connection)
+        connection.execute("PRAGMA user_version = 1").close()  # Python may have sent a BEGIN that locks nothing
+    except sqlite3.OperationalError:
+        return False
+    return True

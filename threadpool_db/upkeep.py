@@ -1,0 +1,230 @@
+"""What does the pool do to a connection? Opens it, sees that it is fit, cleans up after a borrower, closes it.
+
+Everything that asks the driver is here, outside the pool's lock, about one entry at a time, and knows nothing of who
+waits. Answers are True or False, where False says "of no more use"; only ``open`` raises what the database said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import sys
+from collections.abc import Hashable, Iterator
+from typing import Any, Generic, TypeVar
+
+from threadpool_db.config import PoolConfig
+from threadpool_db.core.entry import Entry
+from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver, cut_socket, socket_identity
+from threadpool_db.keeper import keeper_of
+from threadpool_db.waiting import Clock
+
+C = TypeVar("C")
+
+
+class Upkeep(Generic[C]):
+    """``driver`` may change once: from an undecided one to the one that the first connection turned out to need."""
+
+    def __init__(self, driver: Driver[C], config: PoolConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._keeper = keeper_of(clock)
+        self.adopt(driver)
+
+    def adopt(self, driver: Driver[C]) -> None:
+        self.driver = driver
+        self.settled = driver.settled
+        self.peek = driver.peek if driver.peeks else None
+
+    def open(self, entry: Entry) -> None:
+        """Connect, and note what will be needed of a connection as it was made."""
+        connection: C | None = self.driver.connect(self._config.connect_timeout)
+        if connection is None:
+            raise TypeError("the connect callable returned None instead of a connection")
+        entry.connection = connection
+        try:
+            self._make_ready(entry, connection)
+        except BaseException:
+            self.close(entry)
+            raise
+
+    def _make_ready(self, entry: Entry, connection: C) -> None:
+        driver = self.driver.recognise(connection)
+        if driver is not self.driver:
+            self.adopt(driver)
+        made, wanted = driver.autocommit(connection), self._config.autocommit
+        if made is not None and wanted is not None and made is not wanted:
+            driver.set_autocommit(connection, wanted)
+            made = wanted
+        entry.made_autocommit = entry.autocommit = made
+        entry.socket = socket_identity(driver.descriptor(connection))
+        entry.session = driver.session(connection)
+
+    def close(self, entry: Entry) -> Exception | None:
+        """Close it. An error is returned: there is nobody to raise it to."""
+        if entry.expired_after:
+            self.cut(entry)  # or the close would wait for the call that its borrower is stuck in
+        if not self.driver.closes_in_use and _in_use(entry, self.driver.own_references):
+            if not entry.expired_after:
+                entry.connection = None
+            return None  # it closes with its borrower's block, or with the last reference to it
+        # from here on it counts as closed: whoever is interrupted now, nobody closes it a second time
+        connection, entry.connection = entry.connection, None
+        try:
+            if connection is not None:
+                self.driver.close(connection)
+        except Exception as error:
+            return error
+        return None
+
+    def close_after_use(self, entry: Entry) -> None:
+        """One that was taken away, and left open until its borrower, whose thread this is, had come to his end."""
+        connection, entry.connection = entry.connection, None
+        if connection is not None and not self.driver.closes_in_use:
+            with contextlib.suppress(Exception):
+                self.driver.close(connection)
+
+    # --- Before a borrower gets it ----------------------------------------------------------------------------------
+
+    def fit(self, entry: Entry, autocommit: bool | None, deadline: float, ask: bool) -> bool:
+        """Alive, by a look, and where ``ask`` says so by a round trip; and in the mode wanted."""
+        try:
+            if self.peek is not None and not self.peek(entry.connection):
+                return False
+        except Exception:
+            return False  # there is none any more: its borrower was held up until it was taken away
+        return (not ask or self._answers(entry, deadline)) and self.in_mode(entry, autocommit)
+
+    def alive(self, entry: Entry) -> bool:
+        """One that its thread kept, between two uses: a look, and after long silence a round trip."""
+        now = self._clock.now()
+        ask = now - entry.last_used >= self._config.ping_after
+        return self.fit(entry, entry.autocommit, now + self._config.check_timeout, ask)
+
+    def in_mode(self, entry: Entry, autocommit: bool | None) -> bool:
+        """Put an idle connection into an autocommit mode, None for the one it was made in, if it is not."""
+        wanted = entry.made_autocommit if autocommit is None else autocommit
+        if entry.made_autocommit is None or entry.autocommit is wanted or wanted is None:
+            return True
+        try:
+            with self._limited(entry.socket):
+                self.driver.set_autocommit(entry.connection, wanted)
+        except Exception:
+            return False
+        entry.autocommit = wanted
+        return True
+
+    def _answers(self, entry: Entry, deadline: float) -> bool:
+        """One round trip, cut off from outside after ``check_timeout`` or at the deadline."""
+        try:
+            with self._limited(entry.socket, deadline - self._clock.now()):
+                return self.driver.ping(entry.connection)
+        except Exception:
+            return False
+
+    @contextlib.contextmanager
+    def _limited(self, socket: tuple[int, int] | None, seconds: float = math.inf) -> Iterator[None]:
+        """A round trip of the pool's own: its socket is cut, from outside, after ``check_timeout`` or ``seconds``."""
+        limit = max(0.0, min(self._config.check_timeout, seconds))
+        alarm = self._keeper.at(self._clock.now() + limit, functools.partial(cut_socket, socket))
+        try:
+            yield
+        finally:
+            alarm.cancel()
+
+    # --- When it is taken from a borrower ---------------------------------------------------------------------------
+
+    def cut(self, entry: Entry) -> None:
+        """Make whatever call is stuck on it fail, from any thread and without waiting; have it ended at the server too.
+
+        The keeper comes here, and so does whoever closes it: the first who finds it in use has its session ended.
+        """
+        connection, session = entry.connection, None
+        if connection is None:
+            return  # closed already, and cut before that
+        try:
+            idle = self.driver.state(connection) is IDLE
+        except Exception:
+            idle = False  # somebody is closing it
+        if not idle:
+            session, entry.session = entry.session, None
+        cut_socket(entry.socket)
+        with contextlib.suppress(Exception):
+            self.driver.interrupt(connection)
+        if session is not None:
+            # a server of its own, so that a black hole's worth of them holds up no connect
+            server = ("end sessions", self.driver.server_key)
+            self._keeper.do(server, functools.partial(self.end_session, session, entry.opened_at), 1)
+
+    def end_session(self, session: Hashable, since: float) -> None:
+        """Over a connection of its own: most servers run a statement to its end, whether or not its client is there.
+
+        Where that does not work the server is out of reach, and will end it as it ends what a crashed client leaves.
+        """
+        with contextlib.suppress(Exception):
+            other = self.driver.connect(self._config.connect_timeout)
+            try:
+                with self._limited(socket_identity(self.driver.descriptor(other))):
+                    self.driver.end_session(other, session, self._clock.now() - since)
+            finally:
+                self.driver.close(other)
+
+    # --- After a borrower had it ------------------------------------------------------------------------------------
+
+    def clean(self, entry: Entry, error: BaseException | None) -> bool:
+        """Nothing of one borrower's transaction or session may reach the next."""
+        if not self.end_transaction(entry, error):
+            return False
+        driver, connection = self.driver, entry.connection
+        try:
+            if entry.reset_first:
+                if not driver.can_reset:
+                    return False
+                with self._limited(entry.socket):
+                    driver.reset(connection)
+                entry.reset_first = False
+            entry.autocommit = driver.autocommit(connection)
+        except Exception:
+            return False
+        return True
+
+    def end_transaction(self, entry: Entry, error: BaseException | None) -> bool:
+        """Roll back what is open; the driver's own state decides. ``error``: what the borrower's code ended with."""
+        driver, connection = self.driver, entry.connection
+        try:
+            state = driver.state(connection)
+            if state is BUSY or (error is not None and self._spoilt(entry.connection, error, state)):
+                return False
+            if state is not IDLE:
+                with self._limited(entry.socket):
+                    driver.rollback(connection)
+                return driver.state(connection) in (IDLE, UNKNOWN)
+        except Exception:
+            return False
+        return True
+
+    def _spoilt(self, connection: C, error: BaseException, state: Any) -> bool:
+        if isinstance(error, Exception):
+            return self.driver.is_disconnect(error, connection)
+        return state is not IDLE  # interrupted anywhere in a statement: its answer may still be on the way
+
+
+def _references(entry: Entry) -> int:
+    """To its connection; PyPy does not count."""
+    return sys.getrefcount(entry.connection) if hasattr(sys, "getrefcount") else 0
+
+
+def _in_use(entry: Entry, own_references: int) -> bool:
+    """Let go of without its borrower's doing, who still has the connection: taken away, or its lease was dropped?"""
+    return bool(entry.expired_after or entry.last_used <= entry.taken_at) and (
+        _references(entry) > _ALONE + own_references
+    )
+
+
+def _count_alone() -> int:
+    entry = Entry(0.0, 0)
+    entry.connection = object()
+    return _references(entry)
+
+
+_ALONE = _count_alone()
