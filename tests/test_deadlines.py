@@ -15,7 +15,7 @@ from tests.faults.bank import Watcher
 from tests.scene import SOON, Scene, SocketDriver, background, scene
 from threadpool_db import LeaseExpired, StaleLease, create_pool
 from threadpool_db.config import PoolConfig
-from threadpool_db.drivers.base import cut_socket, socket_identity
+from threadpool_db.drivers.sockets import cut_socket, socket_identity
 from threadpool_db.testing import FakeClock, Latch
 
 LINE = r"test_\w+\.py:\d+ \(\w+\)"

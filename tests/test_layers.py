@@ -29,8 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.ledger",
     ),
     (
-        "drivers.base",
-        "drivers.client",
+        "drivers.base drivers.sockets",
+        "drivers.client drivers.dbapi",
+        "drivers.postgresql",
         "drivers.psycopg2 drivers.psycopg drivers.pymysql drivers.sqlite",
         "drivers.choose",
         "config",
@@ -205,8 +206,9 @@ class TestHouse:
 
 
 MODULES = frozenset(
-    "errors core core.entry core.stats core.ledger drivers.base drivers.sqlite drivers.psycopg2 drivers.choose config "
-    "waiting fork lease pool checkout.pin checkout.per_thread checkout.per_operation database ext.sqlalchemy".split()
+    "errors core core.entry core.stats core.ledger drivers.base drivers.sockets drivers.sqlite drivers.psycopg2 "
+    "drivers.choose config waiting fork lease pool checkout.pin checkout.per_thread checkout.per_operation "
+    "database ext.sqlalchemy".split()
 )
 
 

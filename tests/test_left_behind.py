@@ -18,7 +18,8 @@ from tests.scene import SOON, background
 from tests.test_deadlines import LINE, kept, thread_pool
 from threadpool_db import telling
 from threadpool_db.checkout.pin import ThreadEnd
-from threadpool_db.drivers.base import OPEN, socket_identity, socket_silence
+from threadpool_db.drivers.base import OPEN
+from threadpool_db.drivers.sockets import socket_identity, socket_silence
 from threadpool_db.testing import Latch
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from threadpool_db.core.entry import LEASED
 from threadpool_db.core.line import Report
 from threadpool_db.core.stats import Hold, Snapshot
-from threadpool_db.drivers.base import socket_silence
+from threadpool_db.drivers.sockets import socket_silence
 from threadpool_db.lease import where
 
 if TYPE_CHECKING:

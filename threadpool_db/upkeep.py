@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import Entry
-from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver, cut_socket, socket_identity
+from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver
+from threadpool_db.drivers.sockets import cut_socket, socket_identity
 from threadpool_db.keeper import keeper_of
 from threadpool_db.waiting import Clock
 

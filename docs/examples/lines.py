@@ -6,7 +6,8 @@ import math
 import socket
 from collections.abc import Hashable
 
-from threadpool_db.drivers.base import BUSY, IDLE, OPEN, Driver, Socket, TransactionState, poll_socket
+from threadpool_db.drivers.base import BUSY, IDLE, OPEN, Driver, TransactionState
+from threadpool_db.drivers.sockets import Socket, poll_socket
 
 
 class Lines:

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from threadpool_db import Pool
-from threadpool_db.drivers.base import BUSY, IDLE, Driver, cut_socket, socket_identity
+from threadpool_db.drivers.base import BUSY, IDLE, Driver
+from threadpool_db.drivers.sockets import cut_socket, socket_identity
 
 Act = Callable[[Any], Any]
 

@@ -11,8 +11,9 @@ from typing import Any
 import pymysql.connections
 import pytest
 
-from threadpool_db.drivers.base import Dbapi, Driver
+from threadpool_db.drivers.base import Driver
 from threadpool_db.drivers.choose import Undecided, driver_for, parse
+from threadpool_db.drivers.dbapi import Dbapi
 from threadpool_db.drivers.psycopg import Psycopg
 from threadpool_db.drivers.psycopg2 import Psycopg2
 from threadpool_db.drivers.pymysql import PyMySQL

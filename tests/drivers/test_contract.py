@@ -14,8 +14,10 @@ import pytest
 
 from tests.drivers import ask, failing, opened, wait_for_goodbye
 from tests.servers import FaultProxy
-from threadpool_db.drivers.base import FAILED, IDLE, OPEN, UNKNOWN, Dbapi, Driver, Socket, poll_socket
+from threadpool_db.drivers.base import FAILED, IDLE, OPEN, UNKNOWN, Driver
 from threadpool_db.drivers.choose import driver_for
+from threadpool_db.drivers.dbapi import Dbapi
+from threadpool_db.drivers.sockets import Socket, poll_socket
 
 
 class Dialect(NamedTuple):

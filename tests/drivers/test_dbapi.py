@@ -19,8 +19,9 @@ import pytest
 from tests.drivers import ask, opened, wait_for_goodbye
 from tests.servers import FaultProxy, MariaDB, Postgres
 from threadpool_db import Pool
-from threadpool_db.drivers.base import UNKNOWN, Dbapi, Driver
+from threadpool_db.drivers.base import UNKNOWN, Driver
 from threadpool_db.drivers.choose import driver_for
+from threadpool_db.drivers.dbapi import Dbapi
 
 
 def met(connection: Any) -> Driver[Any]:

@@ -16,10 +16,11 @@ from tests.conftest import require
 from tests.drivers import ask, failing, opened, wait_for_data, wait_for_goodbye
 from tests.servers import FaultProxy, Postgres
 from threadpool_db import Pool, PoolMisuse, create_pool
-from threadpool_db.drivers import base
-from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, Socket
+from threadpool_db.drivers import sockets
+from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN
 from threadpool_db.drivers.choose import driver_for
 from threadpool_db.drivers.psycopg import Psycopg
+from threadpool_db.drivers.sockets import Socket
 
 
 def through_psycopg(server: Postgres, port: int = 0) -> str:
@@ -294,8 +295,8 @@ class TestLook:
         self, driver: Psycopg, connection: Any, other: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         kill(connection, other)
-        monkeypatch.setattr(base, "_RDHUP", 0)
-        monkeypatch.setattr(base, "_HUNG_UP", 0)
+        monkeypatch.setattr(sockets, "_RDHUP", 0)
+        monkeypatch.setattr(sockets, "_HUNG_UP", 0)
         assert not driver.peek(connection)
         assert connection.closed
 
@@ -337,7 +338,7 @@ def test_a_round_trip_into_a_black_hole_ends_when_its_socket_is_cut(
     with opened(driver_for(through_psycopg(postgres, through.port))) as connection:
         driver = Psycopg(connect=lambda: connection)
         through.set(mode="blackhole")
-        alarm = threading.Timer(0.1, base.cut_socket, [base.socket_identity(driver.descriptor(connection))])
+        alarm = threading.Timer(0.1, sockets.cut_socket, [sockets.socket_identity(driver.descriptor(connection))])
         alarm.start()
         with pytest.raises(psycopg.OperationalError) as caught:
             driver.ping(connection)

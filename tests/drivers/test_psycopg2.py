@@ -15,10 +15,11 @@ import pytest
 from tests.conftest import require
 from tests.drivers import ask, failing, opened, wait_for_data, wait_for_goodbye
 from tests.servers import FaultProxy, Postgres
-from threadpool_db.drivers import base
-from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, Socket
+from threadpool_db.drivers import sockets
+from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN
 from threadpool_db.drivers.choose import driver_for
 from threadpool_db.drivers.psycopg2 import Psycopg2
+from threadpool_db.drivers.sockets import Socket
 
 
 @pytest.fixture
@@ -170,8 +171,8 @@ def test_without_rdhup_the_second_read_finds_the_end(
     driver: Psycopg2, connection: Any, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill(connection, other)
-    monkeypatch.setattr(base, "_RDHUP", 0)
-    monkeypatch.setattr(base, "_HUNG_UP", 0)
+    monkeypatch.setattr(sockets, "_RDHUP", 0)
+    monkeypatch.setattr(sockets, "_HUNG_UP", 0)
     assert not driver.peek(connection)
     assert connection.closed
 
@@ -242,7 +243,7 @@ _KEEP = ("IDLE", "INTVL", "CNT")
 
 @pytest.mark.parametrize(
     ("timeout", "option", "expected"),
-    [(0.1, "", "2"), (2.1, "", "3"), (float("inf"), "", "0"), (5.0, "?connect_timeout=9", "9")],
+    [(0.1, "", "2"), (2.1, "", "3"), (float("inf"), "", "2147483647"), (5.0, "?connect_timeout=9", "9")],
 )
 def test_the_connect_timeout_is_whole_seconds_and_at_least_two(
     postgres: Postgres, timeout: float, option: str, expected: str

@@ -18,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 from tests.ext.conftest import Questions, sessions, until, waiting
 from tests.scene import SOON, background
 from tests.servers import MariaDB
-from threadpool_db.drivers.base import Socket, poll_socket
+from threadpool_db.drivers.sockets import Socket, poll_socket
 from threadpool_db.ext.sqlalchemy import ThreadPool
 
 MakeEngine = Callable[..., Any]

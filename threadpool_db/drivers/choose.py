@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
-from threadpool_db.drivers.base import Dbapi, Driver
+from threadpool_db.drivers.base import Driver
 from threadpool_db.drivers.client import Client, as_bool
+from threadpool_db.drivers.dbapi import Dbapi
 from threadpool_db.drivers.psycopg import Psycopg
 from threadpool_db.drivers.psycopg2 import Psycopg2
 from threadpool_db.drivers.pymysql import PyMySQL

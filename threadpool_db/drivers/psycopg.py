@@ -12,23 +12,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, Driver, Socket, TransactionState, poll_socket
-from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client, as_bool
+from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver, TransactionState
+from threadpool_db.drivers.client import as_bool
+from threadpool_db.drivers.postgresql import END_SESSION, STATES, TRANSACTION_IDLE, Postgresql
+from threadpool_db.drivers.sockets import Socket, poll_socket
 from threadpool_db.errors import PoolMisuse
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-#: by libpq's PGTransactionStatusType; a closed connection's is the last
-_STATES = (IDLE, BUSY, OPEN, FAILED, UNKNOWN)
-_TRANSACTION_IDLE = 0
-_LONGEST_TIMEOUT = 2**31 - 1  # libpq's is an int
-#: the SQLSTATEs after which the server hangs up: shutdown, crash and idle_session_timeout are 57P0x
-_HANGS_UP = ("25P03", "25P04")
 #: what a borrower may have set on our side of the socket, where no DISCARD ALL reaches
 _SETTINGS = (
     "isolation_level", "read_only", "deferrable",
@@ -36,27 +31,16 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-class Psycopg(Client["Connection[Any]"]):
+class Psycopg(Postgresql["Connection[Any]"]):
     """PostgreSQL through psycopg 3."""
 
     name = "psycopg"
-    dialect = "postgresql"
     requires = "psycopg"
     extra = "psycopg"
-    peeks = True
-    has_autocommit = True
 
     def open(self, parameters: dict[str, Any], timeout: float) -> Connection[Any]:
-        defaults = {
-            # Whole seconds, for each address, and at least 2. psycopg makes 130 of 0, which is libpq's "for ever".
-            "connect_timeout": _LONGEST_TIMEOUT if timeout > _LONGEST_TIMEOUT else max(2, math.ceil(timeout)),
-            "keepalives": 1,
-            "keepalives_idle": KEEPALIVE_IDLE,
-            "keepalives_interval": KEEPALIVE_INTERVAL,
-            "keepalives_count": KEEPALIVE_COUNT,
-        }
         autocommit = as_bool("autocommit", parameters.pop("autocommit", False))
-        connection: Any = self._module.connect(**{**defaults, **parameters}, autocommit=autocommit)
+        connection: Any = self._module.connect(**{**self.defaults(timeout), **parameters}, autocommit=autocommit)
         connection._made = [(name, getattr(connection, name)) for name in _SETTINGS]
         return connection  # type: ignore[no-any-return]
 
@@ -120,7 +104,7 @@ class Psycopg(Client["Connection[Any]"]):
         return True
 
     def state(self, connection: Connection[Any]) -> TransactionState:
-        state = _STATES[connection.pgconn.transaction_status]
+        state = STATES[connection.pgconn.transaction_status]
         if state is UNKNOWN:
             return state
         if connection._pipeline is not None or connection.lock.locked():
@@ -134,7 +118,7 @@ class Psycopg(Client["Connection[Any]"]):
     def settled(self, connection: Connection[Any], autocommit: bool | None) -> bool:
         # ``_autocommit``: the property costs as much as all the rest
         return (
-            connection.pgconn.transaction_status == _TRANSACTION_IDLE
+            connection.pgconn.transaction_status == TRANSACTION_IDLE
             and connection._autocommit is autocommit
             and connection._pipeline is None
             and not (connection._num_transactions or connection._tpc or connection.lock.locked())
@@ -182,24 +166,12 @@ class Psycopg(Client["Connection[Any]"]):
 
     def end_session(self, other: Connection[Any], session: Hashable, age: float) -> None:
         other.autocommit = True
-        self._run(
-            other,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid = %s AND backend_start <= clock_timestamp() - make_interval(secs => %s)",
-            (session, age),
-        )
+        self._run(other, END_SESSION, (session, age))
 
     def is_disconnect(self, error: BaseException, connection: Connection[Any]) -> bool:
         if connection.closed:
             return True
-        code = getattr(error, "sqlstate", None) or ""
-        return isinstance(error, self._module.Error) and (code.startswith(("08", "57P0")) or code in _HANGS_UP)
-
-    def address(self) -> Hashable:
-        given = self._parameters
-        host = given.get("host") or given.get("hostaddr") or given.get("service") or ""
-        port = given.get("port") or 5432
-        return f"{host}/.s.PGSQL.{port}" if str(host).startswith("/") else (host, port)
+        return self.hangs_up(error, getattr(error, "sqlstate", None))
 
     def _run(self, connection: Connection[Any], sql: str, parameters: tuple[Any, ...] | None = None) -> None:
         # The plain cursor, whatever cursor_factory or overridden cursor() the connection has: those are for its users.

@@ -10,47 +10,31 @@ Three of them decide the shape of this file:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, Socket, TransactionState, poll_socket
-from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client, as_bool
+from threadpool_db.drivers.base import IDLE, UNKNOWN, TransactionState
+from threadpool_db.drivers.client import as_bool
+from threadpool_db.drivers.postgresql import END_SESSION, STATES, TRANSACTION_IDLE, Postgresql
+from threadpool_db.drivers.sockets import Socket, poll_socket
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-#: by libpq's PGTransactionStatusType
-_STATES = (IDLE, BUSY, OPEN, FAILED, UNKNOWN)
-_TRANSACTION_IDLE = 0
 #: psycopg2.extensions.STATUS_READY: psycopg2 itself believes that no transaction was begun
 _READY = 1
-_LONGEST_TIMEOUT = 2**31 - 1  # libpq's is an int
-#: the SQLSTATEs after which the server hangs up: shutdown, crash and idle_session_timeout are 57P0x
-_HANGS_UP = ("25P03", "25P04")
 
 
-class Psycopg2(Client["Connection"]):
+class Psycopg2(Postgresql["Connection"]):
     """PostgreSQL through psycopg2."""
 
     name = "psycopg2"
-    dialect = "postgresql"
     requires = "psycopg2"
     extra = "postgresql"
-    peeks = True
-    has_autocommit = True
 
     def open(self, parameters: dict[str, Any], timeout: float) -> Connection:
         autocommit = as_bool("autocommit", parameters.pop("autocommit", False))
-        defaults = {
-            # Whole seconds, for each address; libpq makes 2 of 1, and of 0 "for ever".
-            "connect_timeout": 0 if timeout > _LONGEST_TIMEOUT else max(2, math.ceil(timeout)),
-            "keepalives": 1,
-            "keepalives_idle": KEEPALIVE_IDLE,
-            "keepalives_interval": KEEPALIVE_INTERVAL,
-            "keepalives_count": KEEPALIVE_COUNT,
-        }
-        connection: Connection = self._module.connect(**{**defaults, **parameters})
+        connection: Connection = self._module.connect(**{**self.defaults(timeout), **parameters})
         if autocommit:
             connection.autocommit = True
         return connection
@@ -72,7 +56,7 @@ class Psycopg2(Client["Connection"]):
         Three looks, because where the system has no RDHUP the first read finds the server's FATAL message and only
         the second one the end of the stream. Still readable after that is a busy listener, and alive.
         """
-        if connection.async_ or connection.status != _READY or connection.get_transaction_status() != _TRANSACTION_IDLE:
+        if connection.async_ or connection.status != _READY or connection.get_transaction_status() != TRANSACTION_IDLE:
             return False
         said = list(connection.notices)
         for _ in range(3):
@@ -100,7 +84,7 @@ class Psycopg2(Client["Connection"]):
         return True
 
     def state(self, connection: Connection) -> TransactionState:
-        state = _STATES[connection.get_transaction_status()]
+        state = STATES[connection.get_transaction_status()]
         return UNKNOWN if state is IDLE and connection.status != _READY else state
 
     def autocommit(self, connection: Connection) -> bool:
@@ -108,7 +92,7 @@ class Psycopg2(Client["Connection"]):
 
     def settled(self, connection: Connection, autocommit: bool | None) -> bool:
         return (
-            connection.get_transaction_status() == _TRANSACTION_IDLE
+            connection.get_transaction_status() == TRANSACTION_IDLE
             and connection.status == _READY
             and connection.autocommit is autocommit
         )
@@ -129,7 +113,7 @@ class Psycopg2(Client["Connection"]):
     def _end(self, connection: Connection, sql: str, otherwise: Any) -> None:
         if not connection.autocommit:
             otherwise()
-        if connection.get_transaction_status() != _TRANSACTION_IDLE:
+        if connection.get_transaction_status() != TRANSACTION_IDLE:
             # begun by hand in autocommit, which may have been left since: psycopg2 knows nothing of it
             self._run(connection, sql)
             if not connection.autocommit:
@@ -152,23 +136,12 @@ class Psycopg2(Client["Connection"]):
     def end_session(self, other: Connection, session: Hashable, age: float) -> None:
         other.autocommit = True
         with self._module.extensions.cursor(other) as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE pid = %s AND backend_start <= clock_timestamp() - make_interval(secs => %s)",
-                (session, age),
-            )
+            cursor.execute(END_SESSION, (session, age))
 
     def is_disconnect(self, error: BaseException, connection: Connection) -> bool:
         if connection.closed:
             return True
-        code = getattr(error, "pgcode", None) or ""
-        return isinstance(error, self._module.Error) and (code.startswith(("08", "57P0")) or code in _HANGS_UP)
-
-    def address(self) -> Hashable:
-        given = self._parameters
-        host = given.get("host") or given.get("hostaddr") or given.get("service") or ""
-        port = given.get("port") or 5432
-        return f"{host}/.s.PGSQL.{port}" if str(host).startswith("/") else (host, port)
+        return self.hangs_up(error, getattr(error, "pgcode", None))
 
     def _run(self, connection: Connection, sql: str) -> None:
         # The plain cursor, whatever cursor_factory or overridden cursor() the connection has: those are for its users.

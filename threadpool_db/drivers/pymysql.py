@@ -21,8 +21,9 @@ import socket
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from threadpool_db.drivers.base import BUSY, IDLE, OPEN, UNKNOWN, Socket, TransactionState, poll_socket
+from threadpool_db.drivers.base import BUSY, IDLE, OPEN, UNKNOWN, TransactionState
 from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client
+from threadpool_db.drivers.sockets import Socket, poll_socket
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection  # noqa: F401

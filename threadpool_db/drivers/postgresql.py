@@ -1,0 +1,53 @@
+"""What do the two drivers of PostgreSQL share? Everything that libpq and the server say, whatever client asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, C
+from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client
+
+#: by libpq's PGTransactionStatusType; a closed connection's is the last
+STATES = (IDLE, BUSY, OPEN, FAILED, UNKNOWN)
+TRANSACTION_IDLE = 0
+#: the SQLSTATEs after which the server hangs up: shutdown, crash and idle_session_timeout are 57P0x
+_HANGS_UP = ("25P03", "25P04")
+_LONGEST_TIMEOUT = 2**31 - 1  # libpq's is an int
+
+#: its arguments are the process id and the least age in seconds
+END_SESSION = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE pid = %s AND backend_start <= clock_timestamp() - make_interval(secs => %s)"
+)
+
+
+class Postgresql(Client[C]):
+    """A client of libpq."""
+
+    dialect = "postgresql"
+    peeks = True
+    has_autocommit = True
+
+    def defaults(self, timeout: float) -> dict[str, Any]:
+        """What libpq gets where the url says nothing else."""
+        return {
+            # Whole seconds, for each address, and at least 2: libpq makes 2 of 1, and "for ever" of 0.
+            "connect_timeout": max(2, math.ceil(min(timeout, _LONGEST_TIMEOUT))),
+            "keepalives": 1,
+            "keepalives_idle": KEEPALIVE_IDLE,
+            "keepalives_interval": KEEPALIVE_INTERVAL,
+            "keepalives_count": KEEPALIVE_COUNT,
+        }
+
+    def hangs_up(self, error: BaseException, code: str | None) -> bool:
+        """Does the server end the session with an error of this SQLSTATE?"""
+        code = code or ""
+        return isinstance(error, self._module.Error) and (code.startswith(("08", "57P0")) or code in _HANGS_UP)
+
+    def address(self) -> Hashable:
+        given = self._parameters
+        host = given.get("host") or given.get("hostaddr") or given.get("service") or ""
+        port = given.get("port") or 5432
+        return f"{host}/.s.PGSQL.{port}" if str(host).startswith("/") else (host, port)
