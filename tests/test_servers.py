@@ -37,7 +37,7 @@ def connect(port: int, timeout: float = 5.0) -> socket.socket:
 def is_refused(port: int) -> bool:
     try:
         connect(port).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # a reset: the listener was closed in mid-handshake
         return True
     return False
 

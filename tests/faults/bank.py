@@ -103,12 +103,16 @@ class Site:
 
     def sessions(self) -> dict[int, bool]:
         """Our user's sessions as the server knows them, and which of them are in a transaction."""
-        rows = self.command(
-            f"select pid, xact_start is not null from pg_stat_activity where usename = '{USER}'"
-            if self.postgresql
-            else "select p.id, t.trx_id is not null from information_schema.processlist p "
-            f"left join information_schema.innodb_trx t on t.trx_mysql_thread_id = p.id where p.user = '{USER}'"
-        )
+        if self.postgresql:
+            rows = self.command(f"select pid, xact_start is not null from pg_stat_activity where usename = '{USER}'")
+        else:
+            rows = self.command(
+                # InnoDB copies its list of transactions at a look, and shows that copy for as long as looks come
+                # within 0.1 s of each other: who polls faster than that never sees it change
+                "do sleep(0.11)",
+                "select p.id, t.trx_id is not null from information_schema.processlist p "
+                f"left join information_schema.innodb_trx t on t.trx_mysql_thread_id = p.id where p.user = '{USER}'",
+            )
         return {session: bool(busy) for session, busy in rows}
 
     def kill(self, *sessions: int) -> None:
