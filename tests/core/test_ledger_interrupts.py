@@ -95,7 +95,7 @@ MUTANTS = [
     ),
     Mutant(
         "a plan that was not made is not missed", "on time",
-        "        ledger.due = right", "        pass", "background, filled",
+        "    ledger.due = min(ledger.due, next_due(ledger, now))\n", "    pass\n", "background, filled",
     ),
     Mutant(
         "the line stands as it was left", "in order",
