@@ -29,9 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.ledger",
     ),
     (
-        "drivers.base drivers.sockets",
+        "drivers.base drivers.sockets drivers.watching",
         "drivers.client drivers.dbapi",
-        "drivers.postgresql",
+        "drivers.postgresql drivers.watched_psycopg2 drivers.watched_psycopg",
         "drivers.psycopg2 drivers.psycopg drivers.pymysql drivers.sqlite",
         "drivers.choose",
         "config",

@@ -289,3 +289,43 @@ def test_a_connection_that_was_being_opened_during_a_recycle_is_opened_again():
         latch.open()
         assert opener.result(SOON).connection.number == 2
         assert s.driver.closed == 1
+
+
+# --- What a borrower left ---------------------------------------------------------------------------------------------
+
+
+def test_a_connection_is_watched_from_the_moment_it_is_ready():
+    with scene(max_size=1) as s:
+        ready = []
+        s.driver.watch = lambda connection: ready.append(s.pool._upkeep.driver.autocommit(connection))
+        s.fill(1)
+        assert ready == [None]
+
+
+def test_what_a_borrower_left_is_wiped_before_anybody_else_gets_it():
+    with scene(max_size=1) as s:
+        with s.pool.checkout() as connection:
+            assert connection.watched
+            connection.dirty = True
+        assert (connection.dirty, s.driver.calls["reset"]) == (False, 1)
+        with s.pool.checkout() as again:
+            assert again is connection
+        assert s.driver.calls["reset"] == 1
+
+
+def test_what_a_borrower_left_where_nothing_can_be_reset_costs_the_connection():
+    with scene(max_size=1) as s:
+        s.driver.can_reset = False
+        with s.pool.checkout() as connection:
+            connection.dirty = True
+        assert connection.closed and s.driver.calls["reset"] == 0
+
+
+def test_what_is_on_our_side_of_the_socket_is_put_back_and_nothing_is_reset():
+    with scene(max_size=1) as s:
+        s.driver.put_back = lambda connection: setattr(connection, "dirty", False)
+        with s.pool.checkout() as connection:
+            connection.dirty = True
+        assert not connection.closed and s.driver.calls["reset"] == 0
+        with s.pool.checkout() as again:
+            assert again is connection

@@ -229,7 +229,7 @@ class Face(ConnectionPool[Any]):
             return True
         if hold.leased:
             entry.autocommit = mode = self._upkeep.driver.autocommit(entry.connection)  # its user's choice
-        if hold.pinned or (hold.leased and not renew):
+        if hold.pinned or (hold.leased and not renew) or self._upkeep.driver.dirtied(entry.connection):
             self._upkeep.in_mode(entry, mode)
             self._take_up(entry)
             return True

@@ -172,6 +172,8 @@ class ScriptedConnection:
         self.answers = True  # what a ping says
         self.state: TransactionState = IDLE
         self.autocommit = autocommit
+        self.dirty = False  # was something said on it that a rollback does not undo?
+        self.watched = False
         self.closed = False
         self.caller: str | None = None  # the thread that is inside a call of the driver for it
 
@@ -245,6 +247,12 @@ class ScriptedDriver(Driver[ScriptedConnection]):
     def autocommit(self, connection: ScriptedConnection) -> bool | None:
         return connection.autocommit
 
+    def watch(self, connection: ScriptedConnection) -> None:
+        connection.watched = True
+
+    def dirtied(self, connection: ScriptedConnection) -> bool:
+        return connection.dirty
+
     def set_autocommit(self, connection: ScriptedConnection, on: bool) -> None:
         with self._call("set_autocommit", connection):
             connection.autocommit = on
@@ -263,7 +271,7 @@ class ScriptedDriver(Driver[ScriptedConnection]):
 
     def reset(self, connection: ScriptedConnection) -> None:
         with self._call("reset", connection):
-            connection.state, connection.autocommit = IDLE, self._made_autocommit
+            connection.state, connection.autocommit, connection.dirty = IDLE, self._made_autocommit, False
 
     def is_disconnect(self, error: BaseException, connection: ScriptedConnection) -> bool:
         return isinstance(error, ConnectionError)

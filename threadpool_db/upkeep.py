@@ -60,6 +60,7 @@ class Upkeep(Generic[C]):
         entry.made_autocommit = entry.autocommit = made
         entry.socket = socket_identity(driver.descriptor(connection))
         entry.session = driver.session(connection)
+        driver.watch(connection)  # the last thing: what was said until here is part of how it was made
 
     def close(self, entry: Entry) -> Exception | None:
         """Close it. An error is returned: there is nobody to raise it to."""
@@ -178,7 +179,8 @@ class Upkeep(Generic[C]):
             return False
         driver, connection = self.driver, entry.connection
         try:
-            if entry.reset_first:
+            driver.put_back(connection)
+            if entry.reset_first or driver.dirtied(connection):
                 if not driver.can_reset:
                     return False
                 with self._limited(entry.socket):

@@ -442,6 +442,36 @@ def test_reset_keeps_the_mode_that_was_asked_for(server_case: Case) -> None:
         assert driver.settled(connection, True)
 
 
+#: which drivers hear what a borrower's cursors leave; of PostgreSQL's a plain setting stands for all
+WATCHES = {"psycopg2": "set statement_timeout = 4321", "psycopg": "set statement_timeout = 4321"}
+
+
+def test_what_leaves_something_in_the_session_is_heard_from_watch_to_reset(case: Case, connection: Any) -> None:
+    driver, dirt = case.driver, WATCHES.get(case.driver.name)
+    if dirt is None:
+        pytest.skip("it does not watch")
+    assert not driver.dirtied(connection)
+    ask(connection, dirt)  # part of how it is made
+    driver.commit(connection)
+    driver.watch(connection)
+    for statement in (f"select * from {case.table}", case.insert(1)):
+        ask(connection, statement)
+        driver.rollback(connection)
+        assert not driver.dirtied(connection) and driver.settled(connection, False), statement
+    ask(connection, dirt)
+    driver.rollback(connection)
+    driver.put_back(connection)
+    assert driver.dirtied(connection) and not driver.settled(connection, False)
+    ask(connection, f"select * from {case.table}")
+    driver.rollback(connection)
+    assert driver.dirtied(connection)
+    if driver.can_reset:
+        driver.reset(connection)
+        assert not driver.dirtied(connection) and driver.settled(connection, False)
+        ask(connection, dirt)
+        assert driver.dirtied(connection)
+
+
 def test_a_connection_of_any_module_works_without_being_known(case: Case) -> None:
     driver = driver_for(lambda: case.driver.connect(10), "dbapi")
     assert type(driver) is Dbapi
@@ -472,6 +502,9 @@ def test_anything_that_can_be_opened_can_be_pooled() -> None:
         driver.commit(connection)
         driver.rollback(connection)
         driver.set_autocommit(connection, True)
+        driver.watch(connection)
+        driver.put_back(connection)
+        assert not driver.dirtied(connection)
         driver.reset(connection)
         assert not driver.is_disconnect(OSError(), connection)
         assert driver.recognise(connection) is driver

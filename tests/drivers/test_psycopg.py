@@ -215,7 +215,7 @@ class TestReset:
         driver.reset(connection)
         assert (connection.isolation_level, connection.read_only, connection.deferrable) == (None, None, None)
         assert (connection.prepare_threshold, connection.prepared_max) == (5, 100)
-        assert type(connection.cursor()) is psycopg.Cursor
+        assert not isinstance(connection.cursor(), psycopg.ClientCursor)
         assert ask(connection, "show transaction_isolation") == [("read committed",)]
 
     def test_keeps_what_the_parameters_set(self, url: str) -> None:

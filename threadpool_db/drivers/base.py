@@ -3,8 +3,9 @@
 A driver is the only code that talks to a database. The pool calls it outside its lock, and never twice at a time for
 one connection. Two kinds of method, and the difference is the point of this package:
 
-*local*     ``peek``, ``state``, ``autocommit``, ``settled``, ``descriptor``, ``session``, ``interrupt``: never a round
-            trip, never blocks, a microsecond at most; the first four run at every checkout and checkin.
+*local*     ``peek``, ``state``, ``autocommit``, ``settled``, ``watch``, ``dirtied``, ``put_back``, ``descriptor``,
+            ``session``, ``interrupt``: never a round trip, never blocks, a microsecond at most; the first four run at
+            every checkout and checkin.
 *remote*    ``connect``, ``close``, ``ping``, ``begin``, ``commit``, ``rollback``, ``reset``, ``set_autocommit``,
             ``end_session``: may talk to the server, may raise the database's own errors.
 """
@@ -83,8 +84,34 @@ class Driver(Generic[C]):
         return None
 
     def settled(self, connection: C, autocommit: bool | None) -> bool:
-        """Local: surely no transaction open, and the mode still ``autocommit``? Asked at every checkin."""
-        return self.state(connection) is IDLE and self.autocommit(connection) is autocommit
+        """Local: surely no transaction open, the mode still ``autocommit``, and nothing to ``put_back`` or left in the
+        session? Asked at every checkin."""
+        return (
+            self.state(connection) is IDLE
+            and self.autocommit(connection) is autocommit
+            and not self.dirtied(connection)
+        )
+
+    def watch(self, connection: C) -> None:
+        """Local: begin to watch what is said on this connection, one of somebody's callable too, where possible.
+
+        Called once by the pool when it has made the connection ready: what was said before is part of how it was made.
+        Not called under SQLAlchemy, which knows its own users.
+        """
+
+    def dirtied(self, connection: C) -> bool:
+        """Local: was anything said on it, since ``watch`` or the last ``reset``, that leaves something in the session?
+
+        Settings, temporary tables, locks: what a rollback does not undo. Of what it cannot know, it says yes. A yes
+        costs a ``reset``, or the connection where there is none.
+        """
+        return False
+
+    def put_back(self, connection: C) -> None:
+        """Local: undo what a borrower has set on our own side of the socket, such as a row factory.
+
+        Called before ``dirtied``, of a connection that came back, is not ``settled``, and in no transaction any more.
+        """
 
     def set_autocommit(self, connection: C, on: bool) -> None:
         """Switch the mode; called only while no transaction is open."""
@@ -101,7 +128,7 @@ class Driver(Generic[C]):
     def reset(self, connection: C) -> None:
         """Wipe all session state: settings, temporary tables, locks, prepared statements, any open transaction.
 
-        The autocommit mode afterwards is the driver's affair: the pool sets it again.
+        Afterwards it is not ``dirtied`` any more. Its autocommit mode is the driver's affair: the pool sets it again.
         """
 
     def descriptor(self, connection: C) -> int | None:

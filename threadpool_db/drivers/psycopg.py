@@ -8,6 +8,8 @@
   first and the last.
 
 ``cancel()`` and ``cancel_safe()`` are never called: a server that is gone would hold them.
+
+What is left in a session is heard by the classes of ``watched_psycopg``.
 """
 
 from __future__ import annotations
@@ -19,16 +21,12 @@ from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver, TransactionS
 from threadpool_db.drivers.client import as_bool
 from threadpool_db.drivers.postgresql import END_SESSION, STATES, TRANSACTION_IDLE, Postgresql
 from threadpool_db.drivers.sockets import Socket, poll_socket
+from threadpool_db.drivers.watched_psycopg import FACTORIES, SETTINGS, watched
+from threadpool_db.drivers.watching import OURS, SESSION
 from threadpool_db.errors import PoolMisuse
 
 if TYPE_CHECKING:
     from psycopg import Connection
-
-#: what a borrower may have set on our side of the socket, where no DISCARD ALL reaches
-_SETTINGS = (
-    "isolation_level", "read_only", "deferrable",
-    "row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold", "prepared_max",
-)  # fmt: skip
 
 
 class Psycopg(Postgresql["Connection[Any]"]):
@@ -37,12 +35,26 @@ class Psycopg(Postgresql["Connection[Any]"]):
     name = "psycopg"
     requires = "psycopg"
     extra = "psycopg"
+    #: has the pool asked to watch anything? SQLAlchemy's does not
+    _watches = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._watched: Any = watched()
 
     def open(self, parameters: dict[str, Any], timeout: float) -> Connection[Any]:
         autocommit = as_bool("autocommit", parameters.pop("autocommit", False))
-        connection: Any = self._module.connect(**{**self.defaults(timeout), **parameters}, autocommit=autocommit)
-        connection._made = [(name, getattr(connection, name)) for name in _SETTINGS]
+        # ours from the start: one that is given another class later is a little slower at every attribute
+        kind = self._watched.connections(self._module.Connection)
+        connection: Any = kind.connect(**{**self.defaults(timeout), **parameters}, autocommit=autocommit)
+        connection.left = 0
+        self._note(connection)
         return connection  # type: ignore[no-any-return]
+
+    def _note(self, connection: Any) -> None:
+        """How it was made, on our side of the socket."""
+        connection._made = [(name, getattr(connection, name)) for name in SETTINGS]
+        connection._made_handlers = list(connection._notice_handlers), list(connection._notify_handlers)
 
     def recognise(self, connection: Connection[Any]) -> Driver[Connection[Any]]:
         if isinstance(connection, self._module.AsyncConnection):
@@ -72,7 +84,7 @@ class Psycopg(Postgresql["Connection[Any]"]):
         pgconn = connection.pgconn
         said: list[Any] = []
         note = said.append
-        connection.add_notice_handler(note)
+        connection._notice_handlers.append(note)
         try:
             for _ in range(3):
                 pgconn.consume_input()
@@ -122,7 +134,33 @@ class Psycopg(Postgresql["Connection[Any]"]):
             and connection._autocommit is autocommit
             and connection._pipeline is None
             and not (connection._num_transactions or connection._tpc or connection.lock.locked())
+            and not (self._watches and connection.left)  # type: ignore[attr-defined]
         )
+
+    def watch(self, connection: Any) -> None:
+        self._watches = True
+        self._note(connection)
+        if not hasattr(connection, "heard"):
+            connection.__class__ = self._watched.connections(type(connection)) or type(connection)
+        self._begin_afresh(connection)
+
+    def dirtied(self, connection: Any) -> bool:
+        return self._watches and bool(connection.left & SESSION)
+
+    def put_back(self, connection: Any) -> None:
+        if connection.left & OURS:
+            left = connection.left
+            self._begin_afresh(connection)
+            connection.left |= left & SESSION
+
+    def _begin_afresh(self, connection: Any) -> None:
+        """As it was made, and clean; but what no class of ours can be made of is never known to be clean."""
+        connection.left = 0 if hasattr(connection, "heard") else SESSION
+        for name, value in connection._made:
+            if name in FACTORIES or getattr(connection, name) != value:
+                setattr(connection, name, value)
+        connection._notice_handlers[:], connection._notify_handlers[:] = connection._made_handlers
+        connection.left &= SESSION
 
     def set_autocommit(self, connection: Connection[Any], on: bool) -> None:
         connection.autocommit = on
@@ -150,10 +188,7 @@ class Psycopg(Postgresql["Connection[Any]"]):
         connection.autocommit = True
         connection._prepared.clear()  # as psycopg does after its own ROLLBACK; 3.2 would not notice a DISCARD ALL
         self._run(connection, "DISCARD ALL")
-        for name, value in connection._made:  # type: ignore[attr-defined]
-            setattr(connection, name, value)
-        connection._notice_handlers.clear()
-        connection._notify_handlers.clear()
+        self._begin_afresh(connection)
         if connection._notifies_backlog:
             connection._notifies_backlog.clear()
         connection.autocommit = as_bool("autocommit", self._parameters.get("autocommit", False))
@@ -174,7 +209,7 @@ class Psycopg(Postgresql["Connection[Any]"]):
         return self.hangs_up(error, getattr(error, "sqlstate", None))
 
     def _run(self, connection: Connection[Any], sql: str, parameters: tuple[Any, ...] | None = None) -> None:
-        # The plain cursor, whatever cursor_factory or overridden cursor() the connection has: those are for its users.
+        # A cursor of our own, whatever cursor_factory or cursor() the connection has: those are for its users.
         # And never prepared: behind a pooler a name of ours may be unknown, or somebody else's.
-        with self._module.Cursor(connection, row_factory=self._module.rows.tuple_row) as cursor:
+        with self._watched.silent(connection, row_factory=self._module.rows.tuple_row) as cursor:
             cursor.execute(sql, parameters, prepare=False)

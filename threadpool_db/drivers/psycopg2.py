@@ -6,6 +6,8 @@ Three of them decide the shape of this file:
 - Out of autocommit psycopg2 sends BEGIN by a flag of its own, ``status``. After a hand-written COMMIT the flag still
   says "begun": the next statements of the next borrower would each commit at once. ``rollback()`` clears it.
 - A dead idle session does not raise in ``rollback()``, and ``closed`` learns of it only from a failed call.
+
+What is left in a session is heard by the classes of ``watched_psycopg2``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from threadpool_db.drivers.base import IDLE, UNKNOWN, TransactionState
 from threadpool_db.drivers.client import as_bool
 from threadpool_db.drivers.postgresql import END_SESSION, STATES, TRANSACTION_IDLE, Postgresql
 from threadpool_db.drivers.sockets import Socket, poll_socket
+from threadpool_db.drivers.watched_psycopg2 import watched
+from threadpool_db.drivers.watching import OURS, SESSION
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -31,9 +35,21 @@ class Psycopg2(Postgresql["Connection"]):
     name = "psycopg2"
     requires = "psycopg2"
     extra = "postgresql"
+    #: has the pool asked to watch anything? SQLAlchemy's does not
+    _watches = False
+    #: the listening class of cursors of a callable's connections: of the last one, and mostly of them all
+    _factory: Any = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._watched: Any = watched()
+        if not self.can_reset:
+            self.settled = self._settled_foreign  # type: ignore[method-assign]
 
     def open(self, parameters: dict[str, Any], timeout: float) -> Connection:
         autocommit = as_bool("autocommit", parameters.pop("autocommit", False))
+        kind = parameters.get("connection_factory") or self._module.extensions.connection
+        parameters["connection_factory"] = self._watched.connections(kind) or kind
         connection: Connection = self._module.connect(**{**self.defaults(timeout), **parameters})
         if autocommit:
             connection.autocommit = True
@@ -95,7 +111,45 @@ class Psycopg2(Postgresql["Connection"]):
             connection.get_transaction_status() == TRANSACTION_IDLE
             and connection.status == _READY
             and connection.autocommit is autocommit
+            and not (self._watches and connection.left)  # type: ignore[attr-defined]
         )
+
+    def _settled_foreign(self, connection: Connection, autocommit: bool | None) -> bool:
+        return (
+            connection.get_transaction_status() == TRANSACTION_IDLE
+            and connection.status == _READY
+            and connection.autocommit is autocommit
+            and (connection.cursor_factory is self._factory or not self.dirtied(connection))
+        )
+
+    def watch(self, connection: Any) -> None:
+        self._watches = True
+        try:
+            kind = connection.cursor_factory or type(connection.cursor())
+        except self._module.Error:  # a LoggingConnection that nobody has told where to log
+            return
+        if isinstance(connection, self._watched.connection):
+            connection.cursor_factory = kind
+            connection.made_factory = connection.cursor_factory
+            self._heard(connection)
+        else:
+            self._factory = self._watched.cursors(kind)
+            connection.cursor_factory = self._factory or kind
+
+    def _heard(self, connection: Any) -> None:
+        """Clean from here on. Of cursors that cannot be made to listen nobody knows."""
+        made = connection.made_factory
+        connection.left = 0 if made is None or hasattr(made, "heard") else SESSION
+
+    def put_back(self, connection: Any) -> None:
+        if isinstance(connection, self._watched.connection) and connection.left & OURS:
+            connection.cursor_factory = connection.made_factory
+            connection.left &= ~OURS
+
+    def dirtied(self, connection: Any) -> bool:
+        if isinstance(connection, self._watched.connection):
+            return bool(connection.left & SESSION)
+        return self._watches and not hasattr(connection.cursor_factory, "heard")
 
     def set_autocommit(self, connection: Connection, on: bool) -> None:
         connection.autocommit = on
@@ -126,6 +180,9 @@ class Psycopg2(Postgresql["Connection"]):
         connection.autocommit = as_bool("autocommit", self._parameters.get("autocommit", False))
         connection.notices.clear()
         connection.notifies.clear()
+        if isinstance(connection, self._watched.connection):
+            connection.cursor_factory = connection.made_factory
+            self._heard(connection)
 
     def descriptor(self, connection: Connection) -> int | None:
         return None if connection.closed else connection.fileno()
