@@ -45,6 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "lease",
         "telling",
         "keeper",
+        "session",
         "upkeep",
         "background",
         "borrowing",

@@ -10,7 +10,7 @@ The house, from the roof down; imports run only downwards:
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
     pool         the one lock                           borrowing   the long way to a connection
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
-    upkeep       what is done to a connection           lease, telling, waiting, fork, observe, refusal
+    upkeep       what is done to a connection           session, lease, telling, waiting, fork, observe, refusal
     drivers/     the only I/O to databases              config      every option and its check
     core/        the rules, pure: start with core/ledger.py
     errors       what can go wrong, and who must act

@@ -175,7 +175,8 @@ class Borrowing:
             if pool._raises_connect_errors:
                 raise
             if not retries:
-                raise self._connect_failed(error) from error
+                failed = self._connect_failed(error)
+                raise failed from failed.__cause__
             if waiter.step is not REFUSED:
                 # the ledger keeps it as a cause for others: with its traceback also every frame of our callers, and
                 # a lease dropped in one of them would not be noticed
@@ -246,6 +247,12 @@ class Borrowing:
         return error
 
     def _connect_failed(self, cause: BaseException) -> ConnectFailed:
+        if isinstance(
+            cause, ConnectFailed
+        ):  # it could connect, and no more: the message is made, but of another waiter
+            error = ConnectFailed(f"pool {self._pool.name!r}: {cause}")
+            error.__cause__ = cause.__cause__
+            return error
         error = ConnectFailed(connect_failed_message(self._pool.name, cause))
         error.__cause__ = cause
         return error

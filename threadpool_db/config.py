@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from threadpool_db.waiting import Clock
 
 #: In the design, not in this version.
-NOT_YET = frozenset(
-    "grace reset isolation read_only init_sql "
-    "server_pooler shed on_connect on_checkout on_checkin on_close budget stats_dir".split()
-)
+NOT_YET = frozenset("grace server_pooler shed on_connect on_checkout on_checkin on_close budget stats_dir".split())
+
+ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
+#: What a session that is meant to be read-only answers to a write: no sign that the server has changed its mind.
+_ITS_OWN_DOING = ("25006", 1792)
 
 #: What other pools call it.
 _ELSEWHERE = {"pool_size": "max_size", "pool_recycle": "max_lifetime"}
@@ -81,7 +83,12 @@ class PoolConfig:
     leak_after: float | None = None
     inactive_after: float | None = None
     background: bool = True
+    reset: str = "auto"
     autocommit: bool | None = None
+    isolation: str | None = None
+    read_only: bool | None = None
+    init_sql: str | Iterable[str] = dataclasses.field(default=(), repr=False)  # there may be a secret in it
+    disconnect_on: Iterable[str | int] | None = None
     sizing: Sizing = Elastic()
     observers: Iterable[Observer] = ()
     name: str | None = None
@@ -114,6 +121,9 @@ class PoolConfig:
         self._one_of("checkout", ("operation", "thread"))
         self._one_of("autocommit", (None, True, False))
         self._one_of("background", (True, False))
+        self._one_of("reset", ("auto", "always", "never"))
+        self._one_of("read_only", (None, True, False))
+        self._check_session()
         if self.backoff is not None and not isinstance(self.backoff, Backoff):
             raise ValueError(f"backoff={self.backoff!r}: must be a Backoff(shortest, longest), or None for no retry")
         for method in ("may_open", "one_too_many", "quiet_below", "smallest"):
@@ -148,6 +158,36 @@ class PoolConfig:
         if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
             raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, choices))}")
 
+    def _check_session(self) -> None:
+        """What a session is told once. Brought into one form: tuples, and the levels as the standard writes them."""
+        if self.isolation is not None:
+            level = " ".join(re.split(r"[\s_-]+", self.isolation.lower())) if isinstance(self.isolation, str) else ""
+            if level not in ISOLATION_LEVELS:
+                choices = ", ".join(map(repr, ISOLATION_LEVELS))
+                raise ValueError(f"isolation={self.isolation!r}: must be None or one of {choices}")
+            object.__setattr__(self, "isolation", level)
+        statements = _several(self.init_sql, str)
+        if not all(isinstance(statement, str) and statement.strip() for statement in statements):
+            raise ValueError(
+                "init_sql: must be one statement as text, or several of them in a tuple; none may be empty"
+            )
+        object.__setattr__(self, "init_sql", statements)
+        if self.disconnect_on is None:
+            return
+        codes = _several(self.disconnect_on, (str, int))
+        for code in codes:
+            fits = re.fullmatch("[0-9A-Z]{5}", code) if isinstance(code, str) else _is_whole(code) and code > 0
+            if not fits:
+                raise ValueError(
+                    f"disconnect_on: {code!r} is no code of an error; it must be an SQLSTATE as text, '25006', or a "
+                    "number of the database's own, 1290"
+                )
+            if self.read_only is True and code in _ITS_OWN_DOING:
+                raise ValueError(
+                    f"disconnect_on: {code!r} is what read_only=True itself answers to a write; leave one of them out"
+                )
+        object.__setattr__(self, "disconnect_on", codes)
+
     def rules(self) -> Rules:
         """The part of the options that the ledger decides by."""
         return Rules(
@@ -175,6 +215,15 @@ def check_timeout(seconds: float) -> None:
         raise ValueError(
             f"timeout={seconds!r}: must be seconds from 0 on, inf to wait for ever, or None for the pool's"
         )
+
+
+def _several(value: Any, one: type | tuple[type, ...]) -> tuple[Any, ...]:
+    """One of them, or any number of them."""
+    return (value,) if isinstance(value, one) or not isinstance(value, Iterable) else tuple(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _or_inf(value: float | None) -> float:

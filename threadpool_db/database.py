@@ -36,6 +36,7 @@ class Face(ConnectionPool[Any]):
         super()._start_afresh()
         self._mine = threading.local()
         self._keeps = _KEEPS[self._config.checkout]
+        self._looks_after_sessions = self._config.reset != "never"
 
     # --- Operations -------------------------------------------------------------------------------------------------
 
@@ -47,7 +48,8 @@ class Face(ConnectionPool[Any]):
         """
         hold = self._hold()
         judged = judge(sql, self._upkeep.driver.dialect)
-        if (judged.dirty or judged.asks_session) and self._config.checkout == "operation":
+        looks = self._looks_after_sessions
+        if looks and (judged.dirty or judged.asks_session) and self._config.checkout == "operation":
             self._refuse_without_session(hold, sql, timeout)
         lease, found = self._lease_for(hold, timeout, getframe(1), self._operation_mode)
         entry, driver = entry_of(lease), self._upkeep.driver
@@ -61,7 +63,7 @@ class Face(ConnectionPool[Any]):
                     f"pool {self.name!r}: this driver cannot tell how long a hand-written BEGIN holds; "
                     "use transaction()"
                 )
-            if judged.dirty:
+            if judged.dirty and looks:
                 entry.reset_first = hold.pinned = True
             result = run(connection, sql, parameters)
             if not joined and not begins and entry.autocommit is not True:
@@ -97,6 +99,8 @@ class Face(ConnectionPool[Any]):
 
     def _after(self, hold: Hold, lease: Lease[Any], error: BaseException | None, joined: bool) -> None:
         """An operation ended: keep the connection, or let go of it?"""
+        if error is not None and lease.active:
+            self._upkeep.doom(entry_of(lease), error)
         if not hold.blocks:
             if lease.active:
                 self._settle(hold, lease, error, joined)
@@ -233,7 +237,8 @@ class Face(ConnectionPool[Any]):
             self._upkeep.in_mode(entry, mode)
             self._take_up(entry)
             return True
-        if not self._ledger.closed and self._upkeep.alive(entry) and self._upkeep.in_mode(entry, mode):
+        of_use = not self._ledger.closed and entry.generation >= 0
+        if of_use and self._upkeep.alive(entry) and self._upkeep.in_mode(entry, mode):
             self._take_up(entry)
             return True
         hold.forget()

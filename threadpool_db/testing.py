@@ -175,6 +175,7 @@ class ScriptedConnection:
         self.dirty = False  # was something said on it that a rollback does not undo?
         self.watched = False
         self.closed = False
+        self.told: list[str] = []  # what its session remembers
         self.caller: str | None = None  # the thread that is inside a call of the driver for it
 
     def __repr__(self) -> str:
@@ -272,6 +273,22 @@ class ScriptedDriver(Driver[ScriptedConnection]):
     def reset(self, connection: ScriptedConnection) -> None:
         with self._call("reset", connection):
             connection.state, connection.autocommit, connection.dirty = IDLE, self._made_autocommit, False
+            connection.told.clear()
+
+    def run(self, connection: ScriptedConnection, sql: str) -> None:
+        with self._call("run", connection):
+            connection.told.append(sql)
+
+    def set_isolation(self, connection: ScriptedConnection, level: str) -> None:
+        with self._call("set_isolation", connection):
+            connection.told.append(level)
+
+    def set_read_only(self, connection: ScriptedConnection, on: bool) -> None:
+        with self._call("set_read_only", connection):
+            connection.told.append("read only" if on else "read write")
+
+    def code(self, error: BaseException) -> str | int | None:
+        return getattr(error, "code", None)
 
     def is_disconnect(self, error: BaseException, connection: ScriptedConnection) -> bool:
         return isinstance(error, ConnectionError)

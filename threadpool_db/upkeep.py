@@ -7,17 +7,20 @@ waits. Answers are True or False, where False says "of no more use"; only ``open
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import Entry
 from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver
 from threadpool_db.drivers.sockets import cut_socket, socket_identity
+from threadpool_db.errors import PoolMisuse
 from threadpool_db.keeper import keeper_of
+from threadpool_db.session import Session
 from threadpool_db.waiting import Clock
 
 C = TypeVar("C")
@@ -33,34 +36,59 @@ class Upkeep(Generic[C]):
         self.adopt(driver)
 
     def adopt(self, driver: Driver[C]) -> None:
-        self.driver = driver
+        """Work with this driver from now on. ValueError: it cannot do what an option asks of it."""
+        config = self._config
+        session = Session(driver, config, self._clock)
+        self._dooming: frozenset[object] = frozenset(config.disconnect_on or ())
+        if config.disconnect_on is None and not config.read_only:
+            self._dooming = driver.read_only_codes
+        self.driver, self._session = driver, session
         self.settled = driver.settled
         self.peek = driver.peek if driver.peeks else None
 
     def open(self, entry: Entry) -> None:
         """Connect, and note what will be needed of a connection as it was made."""
+        until = self._clock.now() + self._config.connect_timeout
         connection: C | None = self.driver.connect(self._config.connect_timeout)
         if connection is None:
             raise TypeError("the connect callable returned None instead of a connection")
         entry.connection = connection
         try:
-            self._make_ready(entry, connection)
+            self._make_ready(entry, connection, until)
         except BaseException:
-            self.close(entry)
+            # Not by ``close``: the frames of this error have the connection, which looks as though it were in use, and
+            # would stay open, with what init_sql has locked, as long as anybody keeps the error.
+            entry.connection = None
+            with contextlib.suppress(Exception):
+                self.driver.close(connection)
             raise
 
-    def _make_ready(self, entry: Entry, connection: C) -> None:
-        driver = self.driver.recognise(connection)
+    def _make_ready(self, entry: Entry, connection: C, until: float) -> None:
+        driver, config = self.driver.recognise(connection), self._config
         if driver is not self.driver:
-            self.adopt(driver)
-        made, wanted = driver.autocommit(connection), self._config.autocommit
+            try:
+                self.adopt(driver)
+            except ValueError as error:
+                raise PoolMisuse(str(error)) from None
+        entry.socket = socket_identity(driver.descriptor(connection))
+        if self._session.is_told_something:
+            with self._stopped(until, partial(self._stop, entry.socket, connection)):
+                self._session.prepare(connection, until)
+        made, wanted = driver.autocommit(connection), config.autocommit
         if made is not None and wanted is not None and made is not wanted:
-            driver.set_autocommit(connection, wanted)
+            with self._stopped(until, partial(self._stop, entry.socket, connection)):
+                driver.set_autocommit(connection, wanted)
             made = wanted
         entry.made_autocommit = entry.autocommit = made
-        entry.socket = socket_identity(driver.descriptor(connection))
         entry.session = driver.session(connection)
-        driver.watch(connection)  # the last thing: what was said until here is part of how it was made
+        entry.reset_first = config.reset == "always"
+        if config.reset != "never":
+            driver.watch(connection)  # the last thing: what was said until here is part of how it was made
+
+    def _stop(self, socket: tuple[int, int] | None, connection: C) -> None:
+        cut_socket(socket)
+        with contextlib.suppress(Exception):
+            self.driver.interrupt(connection)
 
     def close(self, entry: Entry) -> Exception | None:
         """Close it. An error is returned: there is nobody to raise it to."""
@@ -124,11 +152,14 @@ class Upkeep(Generic[C]):
         except Exception:
             return False
 
-    @contextlib.contextmanager
-    def _limited(self, socket: tuple[int, int] | None, seconds: float = math.inf) -> Iterator[None]:
+    def _limited(self, socket: tuple[int, int] | None, seconds: float = math.inf) -> AbstractContextManager[None]:
         """A round trip of the pool's own: its socket is cut, from outside, after ``check_timeout`` or ``seconds``."""
         limit = max(0.0, min(self._config.check_timeout, seconds))
-        alarm = self._keeper.at(self._clock.now() + limit, functools.partial(cut_socket, socket))
+        return self._stopped(self._clock.now() + limit, partial(cut_socket, socket))
+
+    @contextlib.contextmanager
+    def _stopped(self, when: float, stop: Callable[[], None]) -> Iterator[None]:
+        alarm = self._keeper.at(when, stop)
         try:
             yield
         finally:
@@ -156,7 +187,7 @@ class Upkeep(Generic[C]):
         if session is not None:
             # a server of its own, so that a black hole's worth of them holds up no connect
             server = ("end sessions", self.driver.server_key)
-            self._keeper.do(server, functools.partial(self.end_session, session, entry.opened_at), 1)
+            self._keeper.do(server, partial(self.end_session, session, entry.opened_at), 1)
 
     def end_session(self, session: Hashable, since: float) -> None:
         """Over a connection of its own: most servers run a statement to its end, whether or not its client is there.
@@ -175,21 +206,46 @@ class Upkeep(Generic[C]):
 
     def clean(self, entry: Entry, error: BaseException | None) -> bool:
         """Nothing of one borrower's transaction or session may reach the next."""
-        if not self.end_transaction(entry, error):
+        if (error is not None and self.doom(entry, error)) or not self.end_transaction(entry, error):
             return False
-        driver, connection = self.driver, entry.connection
         try:
-            driver.put_back(connection)
-            if entry.reset_first or driver.dirtied(connection):
-                if not driver.can_reset:
-                    return False
-                with self._limited(entry.socket):
-                    driver.reset(connection)
-                entry.reset_first = False
-            entry.autocommit = driver.autocommit(connection)
+            if self._config.reset != "never" and not self._wipe(entry):
+                return False
+            entry.autocommit = self.driver.autocommit(entry.connection)
         except Exception:
             return False
         return True
+
+    def _wipe(self, entry: Entry) -> bool:
+        """What survives a rollback: settings of the session, and attributes of the connection object."""
+        driver, connection = self.driver, entry.connection
+        if driver.put_back(connection):
+            with self._limited(entry.socket):
+                self._session.characterise(connection)
+        if entry.reset_first or driver.dirtied(connection):
+            if not driver.can_reset:
+                return False
+            with self._limited(entry.socket):
+                driver.reset(connection)
+            with self._limited(entry.socket):
+                self._session.prepare(connection)
+            driver.watch(connection)
+            entry.reset_first = self._config.reset == "always"
+        return True
+
+    def doom(self, entry: Entry, error: BaseException | None) -> bool:
+        """An error of ``disconnect_on``, or one that was made of it? Then nobody gets the connection again, though it
+        lives: whoever has it may bring his transaction to its end."""
+        if not self._dooming:
+            return False
+        for _ in range(10):  # causes may go round in a circle
+            if error is None:
+                break
+            if self.driver.code(error) in self._dooming:
+                entry.generation = -1  # of none that lives: closed when it comes back
+                return True
+            error = error.__cause__
+        return False
 
     def end_transaction(self, entry: Entry, error: BaseException | None) -> bool:
         """Roll back what is open; the driver's own state decides. ``error``: what the borrower's code ended with."""

@@ -201,7 +201,7 @@ def test_a_ping_leaves_the_session_settings_alone(driver: Psycopg2, connection: 
     connection.set_session(**how)
     before = (connection.isolation_level, connection.readonly, connection.deferrable)
     assert driver.ping(connection)
-    assert driver.settled(connection, False)
+    assert driver.state(connection) is IDLE and connection.autocommit is False
     assert (connection.isolation_level, connection.readonly, connection.deferrable) == before
     if "isolation_level" in how:
         assert ask(connection, "show transaction_isolation") == [("serializable",)]

@@ -68,6 +68,8 @@ class Block:
                     face._upkeep.close_after_use(entry_of(lease))
             return
         entry = entry_of(lease)
+        if error is not None:
+            face._upkeep.doom(entry, error)
         elsewhere = face._elsewhere(hold)
         if elsewhere or (_interrupted(error) and face._upkeep.driver.state(entry.connection) is not IDLE):
             if not hold.blocks:

@@ -4,17 +4,18 @@ A driver is the only code that talks to a database. The pool calls it outside it
 one connection. Two kinds of method, and the difference is the point of this package:
 
 *local*     ``peek``, ``state``, ``autocommit``, ``settled``, ``watch``, ``dirtied``, ``put_back``, ``descriptor``,
-            ``session``, ``interrupt``: never a round trip, never blocks, a microsecond at most; the first four run at
-            every checkout and checkin.
-*remote*    ``connect``, ``close``, ``ping``, ``begin``, ``commit``, ``rollback``, ``reset``, ``set_autocommit``,
-            ``end_session``: may talk to the server, may raise the database's own errors.
+            ``session``, ``interrupt``, ``code``, ``refuses``: never a round trip, never blocks, a microsecond at most;
+            the first four run at every checkout and checkin.
+*remote*    ``connect``, ``close``, ``ping``, ``begin``, ``commit``, ``rollback``, ``reset``, ``run``,
+            ``set_autocommit``, ``set_isolation``, ``set_read_only``, ``end_session``: may talk to the server, may raise
+            the database's own errors.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 C = TypeVar("C")
 
@@ -53,6 +54,10 @@ class Driver(Generic[C]):
     #: False: to close a connection while another thread is in the middle of a call on it may crash the process. One
     #: that is taken away is then only interrupted, and closes when its borrower is through with it.
     closes_in_use = True
+    #: by which codes a server says that it takes no writes: ``disconnect_on``, where nothing else is said
+    read_only_codes: frozenset[str | int] = frozenset()
+    #: of what type its codes are
+    code_type: type | tuple[type, ...] = (str, int)
     #: so many references a connection has to itself, for who wants to know whether anybody else has one
     own_references = 0
 
@@ -107,11 +112,13 @@ class Driver(Generic[C]):
         """
         return False
 
-    def put_back(self, connection: C) -> None:
+    def put_back(self, connection: C) -> bool:
         """Local: undo what a borrower has set on our own side of the socket, such as a row factory.
 
         Called before ``dirtied``, of a connection that came back, is not ``settled``, and in no transaction any more.
+        True: the server may have been told something with it, and ``isolation`` and ``read_only`` are said again.
         """
+        return False
 
     def set_autocommit(self, connection: C, on: bool) -> None:
         """Switch the mode; called only while no transaction is open."""
@@ -130,6 +137,35 @@ class Driver(Generic[C]):
 
         Afterwards it is not ``dirtied`` any more. Its autocommit mode is the driver's affair: the pool sets it again.
         """
+
+    # What a session is told once, when it is made, and again after each ``reset``: the options ``init_sql``,
+    # ``isolation`` and ``read_only``. A driver that does not override the method refuses the option.
+
+    def run(self, connection: C, sql: str) -> None:
+        """Run one statement of the pool's own; called while no transaction is open. The pool commits if one is then."""
+        raise NotImplementedError
+
+    def set_isolation(self, connection: C, level: str) -> None:
+        """All transactions from now on, one begun by a hand-written BEGIN too: "read committed" and so on."""
+        raise NotImplementedError
+
+    def set_read_only(self, connection: C, on: bool) -> None:
+        """All transactions from now on, and single statements in autocommit."""
+        raise NotImplementedError
+
+    def refuses(self, option: str, value: Any) -> str:
+        """Local: why it cannot do what an option of the pool asks of it, for the error; "" if it can."""
+        if option == "reset":
+            return "" if self.can_reset else _NO_RESET
+        if option == "disconnect_on" and not all(isinstance(code, self.code_type) for code in value):
+            return f"the codes of the driver {self.name!r} are {'texts' if self.code_type is str else 'numbers'}"
+        ours, default = getattr(type(self), _METHODS[option]), getattr(Driver, _METHODS[option])
+        if ours is not default:
+            return ""
+        way_out = option in ("isolation", "read_only") and type(self).run is not Driver.run
+        return f"the driver {self.name!r} has no way to do it; " + (
+            "say it in init_sql, in the database's own words" if way_out else "leave it out"
+        )
 
     def descriptor(self, connection: C) -> int | None:
         """Local: the file descriptor of the connection's socket, None where there is none to be had."""
@@ -151,6 +187,10 @@ class Driver(Generic[C]):
         """Does this error mean that the connection is of no more use?"""
         return False
 
+    def code(self, error: BaseException) -> str | int | None:
+        """Local: the database's own code of an error, for ``disconnect_on``: an SQLSTATE, or a number."""
+        return None
+
     @property
     def server_key(self) -> Hashable:
         """Which server: (host, port) or a path; pools with the same key share the knowledge that it is down."""
@@ -159,3 +199,13 @@ class Driver(Generic[C]):
     def recognise(self, connection: C) -> Driver[C]:
         """The driver to use from now on, asked once about the first connection: see ``choose.Undecided``."""
         return self
+
+
+#: what carries an option out
+_METHODS = {"init_sql": "run", "isolation": "set_isolation", "read_only": "set_read_only", "disconnect_on": "code"}
+
+_NO_RESET = (
+    "what a session remembers can be wiped only by a driver that opens the connections itself, from a url, and whose "
+    'database knows how; max_uses=1 gives each borrower a connection of its own, reset="auto" closes those that a '
+    "borrower has left something in"
+)

@@ -94,6 +94,10 @@ class Undecided(Dbapi):
     def recognise(self, connection: Any) -> Driver[Any]:
         return (self.known(connection) or Dbapi(self._connect)).recognise(connection)
 
+    def refuses(self, option: str, value: Any) -> str:
+        # in time: the driver that is found is asked again
+        return super().refuses(option, value) if option == "reset" else ""
+
     def known(self, connection: Any) -> Driver[Any] | None:
         """The driver for a connection of a module that is known here."""
         for kind in type(connection).__mro__:

@@ -102,6 +102,14 @@ class Dbapi(Driver[Any]):
     def is_disconnect(self, error: BaseException, connection: Any) -> bool:
         return self._closes and bool(connection.closed)
 
+    def code(self, error: BaseException) -> str | int | None:
+        """Where most modules have it: what is no code is in nobody's ``disconnect_on``."""
+        for name in ("sqlstate", "pgcode", "errno"):
+            code = getattr(error, name, None)
+            if code is not None:
+                return code  # type: ignore[no-any-return]
+        return error.args[0] if error.args and isinstance(error.args[0], (int, str)) else None
+
     @property
     def server_key(self) -> Hashable:
         return id(self._connect)

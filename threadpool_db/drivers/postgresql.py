@@ -29,6 +29,9 @@ class Postgresql(Client[C]):
     dialect = "postgresql"
     peeks = True
     has_autocommit = True
+    read_only_codes = frozenset({"25006"})  # read_only_sql_transaction
+    code_type = str
+    read_only_attribute = "read_only"
 
     def defaults(self, timeout: float) -> dict[str, Any]:
         """What libpq gets where the url says nothing else."""
@@ -45,6 +48,22 @@ class Postgresql(Client[C]):
         """Does the server end the session with an error of this SQLSTATE?"""
         code = code or ""
         return isinstance(error, self._module.Error) and (code.startswith(("08", "57P0")) or code in _HANGS_UP)
+
+    # By what the session does by default, and never by the client's own attributes: those are words of the BEGIN that
+    # the client sends, so that in autocommit, or after a BEGIN written by hand, nothing would hold (and psycopg2, on
+    # its way out of autocommit, would put the session's defaults back).
+
+    def set_isolation(self, connection: C, level: str) -> None:
+        self._forgo(connection, "isolation_level")
+        self.run(connection, f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {level.upper()}")
+
+    def set_read_only(self, connection: C, on: bool) -> None:
+        self._forgo(connection, self.read_only_attribute)
+        self.run(connection, f"SET SESSION CHARACTERISTICS AS TRANSACTION READ {'ONLY' if on else 'WRITE'}")
+
+    def _forgo(self, connection: C, attribute: str) -> None:
+        """Let the session decide: this attribute is None from now on, and counts as made so."""
+        raise NotImplementedError
 
     def address(self) -> Hashable:
         given = self._parameters

@@ -147,11 +147,12 @@ class Psycopg(Postgresql["Connection[Any]"]):
     def dirtied(self, connection: Any) -> bool:
         return self._watches and bool(connection.left & SESSION)
 
-    def put_back(self, connection: Any) -> None:
+    def put_back(self, connection: Any) -> bool:
         if connection.left & OURS:
             left = connection.left
             self._begin_afresh(connection)
             connection.left |= left & SESSION
+        return False
 
     def _begin_afresh(self, connection: Any) -> None:
         """As it was made, and clean; but what no class of ours can be made of is never known to be clean."""
@@ -207,6 +208,22 @@ class Psycopg(Postgresql["Connection[Any]"]):
         if connection.closed:
             return True
         return self.hangs_up(error, getattr(error, "sqlstate", None))
+
+    def code(self, error: BaseException) -> str | None:
+        return getattr(error, "sqlstate", None)
+
+    def run(self, connection: Connection[Any], sql: str) -> None:
+        made = connection.autocommit
+        connection.autocommit = True
+        try:
+            self._run(connection, sql)
+        finally:
+            if self.state(connection) is IDLE:
+                connection.autocommit = made
+
+    def _forgo(self, connection: Any, attribute: str) -> None:
+        if getattr(connection, attribute) is not None:
+            setattr(connection, attribute, None)
 
     def _run(self, connection: Connection[Any], sql: str, parameters: tuple[Any, ...] | None = None) -> None:
         # A cursor of our own, whatever cursor_factory or cursor() the connection has: those are for its users.

@@ -35,10 +35,13 @@ class Psycopg2(Postgresql["Connection"]):
     name = "psycopg2"
     requires = "psycopg2"
     extra = "postgresql"
+    read_only_attribute = "readonly"
     #: has the pool asked to watch anything? SQLAlchemy's does not
     _watches = False
-    #: the listening class of cursors of a callable's connections: of the last one, and mostly of them all
+    #: the listening class of cursors of a callable's connections, and their attributes: of the last one, and mostly of
+    #: them all, for nothing can be attached to one
     _factory: Any = None
+    _made: tuple[Any, ...] = (None, None, None)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -119,7 +122,7 @@ class Psycopg2(Postgresql["Connection"]):
             connection.get_transaction_status() == TRANSACTION_IDLE
             and connection.status == _READY
             and connection.autocommit is autocommit
-            and (connection.cursor_factory is self._factory or not self.dirtied(connection))
+            and not (self._watches and self.dirtied(connection))
         )
 
     def watch(self, connection: Any) -> None:
@@ -135,21 +138,35 @@ class Psycopg2(Postgresql["Connection"]):
         else:
             self._factory = self._watched.cursors(kind)
             connection.cursor_factory = self._factory or kind
+            self._made = _attributes(connection)
 
     def _heard(self, connection: Any) -> None:
         """Clean from here on. Of cursors that cannot be made to listen nobody knows."""
         made = connection.made_factory
         connection.left = 0 if made is None or hasattr(made, "heard") else SESSION
 
-    def put_back(self, connection: Any) -> None:
-        if isinstance(connection, self._watched.connection) and connection.left & OURS:
-            connection.cursor_factory = connection.made_factory
-            connection.left &= ~OURS
+    def put_back(self, connection: Any) -> bool:
+        if isinstance(connection, self._watched.connection):
+            if connection.left & OURS:
+                connection.cursor_factory = connection.made_factory
+                connection.left &= ~OURS
+            return False
+        if _attributes(connection) == self._made or connection.autocommit:
+            return False  # in autocommit each was a SET, which nobody can take back who does not know what was before
+        connection.isolation_level, connection.readonly, connection.deferrable = self._made
+        return True  # and if it was in autocommit meanwhile, psycopg2 has told the server to forget what it was told
 
     def dirtied(self, connection: Any) -> bool:
         if isinstance(connection, self._watched.connection):
             return bool(connection.left & SESSION)
-        return self._watches and not hasattr(connection.cursor_factory, "heard")
+        if not self._watches or (
+            connection.cursor_factory is self._factory
+            and connection.isolation_level is self._made[0]
+            and connection.readonly is self._made[1]
+            and connection.deferrable is self._made[2]
+        ):
+            return False
+        return not hasattr(connection.cursor_factory, "heard") or _attributes(connection) != self._made
 
     def set_autocommit(self, connection: Connection, on: bool) -> None:
         connection.autocommit = on
@@ -200,7 +217,28 @@ class Psycopg2(Postgresql["Connection"]):
             return True
         return self.hangs_up(error, getattr(error, "pgcode", None))
 
+    def code(self, error: BaseException) -> str | None:
+        return getattr(error, "pgcode", None)
+
+    def run(self, connection: Connection, sql: str) -> None:
+        made = connection.autocommit
+        connection.autocommit = True
+        try:
+            self._run(connection, sql)
+        finally:
+            if not connection.closed:
+                connection.autocommit = made
+
+    def _forgo(self, connection: Connection, attribute: str) -> None:
+        if getattr(connection, attribute) is not None:
+            setattr(connection, attribute, None)
+
     def _run(self, connection: Connection, sql: str) -> None:
         # The plain cursor, whatever cursor_factory or overridden cursor() the connection has: those are for its users.
         with self._module.extensions.cursor(connection) as cursor:
             cursor.execute(sql)
+
+
+def _attributes(connection: Connection) -> tuple[Any, ...]:
+    """What a borrower may have set on our side of the socket, where no rollback reaches."""
+    return connection.isolation_level, connection.readonly, connection.deferrable

@@ -46,6 +46,9 @@ class PyMySQL(Client["Connection[Any]"]):
     extra = "mysql"
     peeks = True
     has_autocommit = True
+    #: the server is read-only; the transaction is, as some clusters have it after a failover; InnoDB is
+    read_only_codes = frozenset({1290, 1792, 1836})
+    code_type = int
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -153,6 +156,20 @@ class PyMySQL(Client["Connection[Any]"]):
             if connection.init_command is not None:
                 cursor.execute(connection.init_command)
         connection.autocommit(autocommit)
+
+    def run(self, connection: Any, sql: str) -> None:
+        with connection.cursor(self._module.cursors.Cursor) as cursor:
+            cursor.execute(sql)
+
+    def set_isolation(self, connection: Any, level: str) -> None:
+        self.run(connection, f"SET SESSION TRANSACTION ISOLATION LEVEL {level.upper()}")
+
+    def set_read_only(self, connection: Any, on: bool) -> None:
+        self.run(connection, f"SET SESSION TRANSACTION READ {'ONLY' if on else 'WRITE'}")
+
+    def code(self, error: BaseException) -> int | None:
+        ours = isinstance(error, self._module.err.MySQLError) and error.args
+        return error.args[0] if ours and isinstance(error.args[0], int) else None
 
     def descriptor(self, connection: Any) -> int | None:
         sock = getattr(connection, "_sock", None)

@@ -38,6 +38,7 @@ class Sqlite(Client["Connection"]):
     dialect = "sqlite"
     requires = "sqlite3"
     has_autocommit = True
+    code_type = int
     closes_in_use = False  # sqlite3 of each Python from 3.10 to 3.13 dies of a segmentation fault
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -122,6 +123,33 @@ class Sqlite(Client["Connection"]):
             otherwise()
         elif connection.in_transaction:
             connection.execute(sql).close()
+
+    def run(self, connection: Connection, sql: str) -> None:
+        modern = _modern(connection)
+        if modern is False:
+            # there a transaction is open at any time, inside which some pragmas do nothing, and do not say so
+            connection.autocommit = True  # type: ignore[attr-defined, unused-ignore]
+        try:
+            connection.execute(sql).fetchall()
+        finally:
+            if modern is False:
+                connection.autocommit = False  # type: ignore[attr-defined, unused-ignore]
+
+    def set_isolation(self, connection: Connection, level: str) -> None:
+        """They are."""
+
+    def set_read_only(self, connection: Connection, on: bool) -> None:
+        self.run(connection, f"PRAGMA query_only = {'ON' if on else 'OFF'}")
+
+    def refuses(self, option: str, value: Any) -> str:
+        if option == "isolation" and value != "serializable":
+            return "SQLite's transactions are all 'serializable'"
+        if option == "disconnect_on" and sys.version_info < (3, 11):
+            return "sqlite3's errors tell their codes from Python 3.11 on"
+        return super().refuses(option, value)
+
+    def code(self, error: BaseException) -> int | None:
+        return getattr(error, "sqlite_errorcode", None)
 
     def interrupt(self, connection: Connection) -> None:
         connection.interrupt()

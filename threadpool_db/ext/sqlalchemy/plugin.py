@@ -25,6 +25,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.util import get_cls_kwargs
 
 from threadpool_db.ext.sqlalchemy import ThreadPool
+from threadpool_db.ext.sqlalchemy.thrift import refuse_session_options
 
 #: create_engine's names, where they are not the pool's own
 _NAMES = {
@@ -51,6 +52,8 @@ class ThreadPoolPlugin(CreateEnginePlugin):
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)
         arguments = _arguments()
+        # read_only and reset might be a driver's own
+        refuse_session_options({"init_sql", "isolation", "disconnect_on"} & set(url.query), "the database URL")
         for name in url.query:
             _refuse_slip(name, arguments)
         self._texts = {name: text for name, text in url.query.items() if name in arguments}

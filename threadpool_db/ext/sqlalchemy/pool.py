@@ -23,7 +23,7 @@ from threadpool_db.drivers.base import Driver
 from threadpool_db.drivers.sqlite import Sqlite
 from threadpool_db.errors import PoolMisuse
 from threadpool_db.ext.sqlalchemy.records import Inner, KeepIdle, Record, Records, Settling
-from threadpool_db.ext.sqlalchemy.thrift import Thrift, driver_of, refuse_private_memory
+from threadpool_db.ext.sqlalchemy.thrift import Thrift, driver_of, refuse_private_memory, refuse_session_options
 from threadpool_db.lease import Claim
 
 #: create_engine's names for what Pool calls otherwise
@@ -56,6 +56,7 @@ class ThreadPool(Pool):
         ping_after: float = 30.0,
         **kw: Any,
     ) -> None:
+        refuse_session_options(kw, "ThreadPool")
         for name, read in (("pre_ping", _switch), ("recycle", _recycling), ("echo", _echo)):
             if name in kw:
                 kw[name] = read(_PUBLIC[name], kw[name])

@@ -8,7 +8,7 @@ open is rolled back. Of a driver that nobody here knows, both are done as SQLAlc
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlalchemy import exc
@@ -68,6 +68,24 @@ def driver_of(connection: Any) -> Driver[Any] | None:
     """The driver for SQLAlchemy's connections, by the type of the first; None for one that is not known here."""
     driver = Undecided(lambda: None).known(connection)
     return None if driver is None else driver.recognise(connection)
+
+
+def refuse_session_options(names: Iterable[str], what: str) -> None:
+    """``names`` that have a meaning in a pool of the core, and none here: SQLAlchemy looks after sessions itself."""
+    for name in names:
+        if name in _SESSION_OPTIONS:
+            raise TypeError(
+                f"{what} has {name!r}, which SQLAlchemy's engine has its own way for: {_SESSION_OPTIONS[name]}"
+            )
+
+
+_SESSION_OPTIONS = {
+    "init_sql": 'a listener to the event "connect"',
+    "isolation": "create_engine(isolation_level=...)",
+    "disconnect_on": 'a listener to the event "handle_error" that sets is_disconnect',
+    "read_only": 'the execution option postgresql_readonly, or a listener to the event "connect"',
+    "reset": "create_engine(pool_reset_on_return=...)",
+}
 
 
 def refuse_private_memory(driver: Sqlite, connection: Any, connect: Callable[[], Any]) -> None:
