@@ -31,7 +31,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "drivers.base drivers.sockets drivers.watching",
         "drivers.client drivers.dbapi",
-        "drivers.postgresql drivers.watched_psycopg2 drivers.watched_psycopg",
+        "drivers.postgresql drivers.watched_psycopg2 drivers.watched_psycopg drivers.watched_pymysql "
+        "drivers.watched_sqlite",
         "drivers.psycopg2 drivers.psycopg drivers.pymysql drivers.sqlite",
         "drivers.choose",
         "config",

@@ -100,8 +100,9 @@ class Driver(Generic[C]):
     def watch(self, connection: C) -> None:
         """Local: begin to watch what is said on this connection, one of somebody's callable too, where possible.
 
-        Called once by the pool when it has made the connection ready: what was said before is part of how it was made.
-        Not called under SQLAlchemy, which knows its own users.
+        Called by the pool when it has made the connection ready, the first time and after each ``reset``: what was said
+        before is part of how it was made. Not called with ``reset="never"``, nor under SQLAlchemy, which knows its own
+        users.
         """
 
     def dirtied(self, connection: C) -> bool:

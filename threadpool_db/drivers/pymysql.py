@@ -5,8 +5,9 @@ result set carries it too but is not copied, an error carries none. So after ``S
 off, or a CALL that failed after its START TRANSACTION, ``server_status`` says "none open" while rows are locked.
 
 Therefore connections get a subclass here that remembers one more bit, ``told``: is the flag of the last answer? With
-it the state is exact, or UNKNOWN. Connections from a foreign callable are given that class when the pool first rolls
-them back; those that cannot take it stay UNKNOWN, at one rollback a checkin. Roads not taken: guessing by the private
+it the state is exact, or UNKNOWN. Connections from a foreign callable are given that class when the pool gets them, or
+first rolls them back; those that cannot take it stay UNKNOWN, at one rollback a checkin, and count as dirty. What else
+the subclass hears, and what is said behind its back: ``watched_pymysql``. Roads not taken: guessing by the private
 ``_result`` alone, which looks the same after a commit and after a failed statement.
 
 The subclass also keeps the SSL context. PyMySQL from 1.2 tries TLS by itself and reads the system's certificates for
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from threadpool_db.drivers.base import BUSY, IDLE, OPEN, UNKNOWN, TransactionState
 from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client
 from threadpool_db.drivers.sockets import Socket, poll_socket
+from threadpool_db.drivers.watched_pymysql import CURSORCLASS, telling
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection  # noqa: F401
@@ -54,6 +56,7 @@ class PyMySQL(Client["Connection[Any]"]):
         super().__init__(*args, **options)
         self._contexts: dict[str, Any] = {}
         self._classes: dict[type, type] = {}
+        self._deaf = False  # connections that cannot be watched count as dirty
 
     def open(self, parameters: dict[str, Any], timeout: float) -> Any:
         limit = parameters.setdefault("connect_timeout", min(max(timeout, 0.01), _LONGEST_TIMEOUT))
@@ -70,13 +73,14 @@ class PyMySQL(Client["Connection[Any]"]):
             connection.charset,
             getattr(connection, "collation", None),  # PyMySQL 1.1 and newer
             connection.get_autocommit(),
+            connection.cursorclass,
         )
         return connection
 
     def _class_for(self, kind: type) -> type:
         """The subclass of a connection class that knows whether its transaction flag is fresh."""
         if kind not in self._classes:
-            self._classes[kind] = _telling(kind, self._contexts)
+            self._classes[kind] = telling(kind, self._contexts, self._module)
         return self._classes[kind]
 
     def close(self, connection: Any) -> None:
@@ -108,7 +112,7 @@ class PyMySQL(Client["Connection[Any]"]):
 
     def settled(self, connection: Any, autocommit: bool | None) -> bool:
         try:
-            if not connection.told or connection._sock is None:
+            if not connection.told or connection.left or connection._sock is None:
                 return False
         except AttributeError:
             return False
@@ -133,11 +137,29 @@ class PyMySQL(Client["Connection[Any]"]):
         if not hasattr(connection, "told"):
             try:
                 connection.__class__ = self._class_for(type(connection))
-                connection.told = False
+                connection.told = connection.hears = False
             except TypeError:  # a class of another memory layout: nothing lost but a rollback at each checkin
                 pass
 
+    def watch(self, connection: Any) -> None:
+        self.adopt(connection)
+        if hasattr(connection, "left"):
+            connection.watch()
+        else:
+            self._deaf = True
+
+    def put_back(self, connection: Any) -> bool:
+        if getattr(connection, "left", None) == CURSORCLASS:
+            connection.left, connection.cursorclass = None, connection.made_cursorclass
+            connection.left = False
+        return False
+
+    def dirtied(self, connection: Any) -> bool:
+        return bool(getattr(connection, "left", self._deaf))
+
     def reset(self, connection: Any) -> None:
+        watched = getattr(connection, "left", None) is not None
+        connection.left, connection.hears = None, True  # nothing is noted while the pool itself speaks
         try:
             connection._execute_command(_COM_RESET_CONNECTION, b"")
             connection._read_ok_packet()
@@ -146,7 +168,7 @@ class PyMySQL(Client["Connection[Any]"]):
                 self.can_reset = False  # a server before MySQL 5.7.3, MariaDB 10.2.4: the pool closes instead
             raise
         # It forgets what PyMySQL sent after the login, and keeps the database that a USE has chosen.
-        charset, collation, autocommit = connection._made
+        charset, collation, autocommit, connection.cursorclass = connection._made
         connection.set_character_set(charset, *([collation] if collation else []))
         if connection.db:
             connection.select_db(connection.db)
@@ -156,6 +178,8 @@ class PyMySQL(Client["Connection[Any]"]):
             if connection.init_command is not None:
                 cursor.execute(connection.init_command)
         connection.autocommit(autocommit)
+        if watched:
+            connection.left = False
 
     def run(self, connection: Any, sql: str) -> None:
         with connection.cursor(self._module.cursors.Cursor) as cursor:
@@ -200,43 +224,6 @@ class PyMySQL(Client["Connection[Any]"]):
     def address(self) -> Hashable:
         given = self._parameters
         return given.get("unix_socket") or (given.get("host") or "localhost", given.get("port") or 3306)
-
-
-def _telling(kind: type, contexts: dict[str, Any]) -> type:
-    if not (hasattr(kind, "_read_query_result") and hasattr(kind, "_read_ok_packet")):
-        return kind  # a PyMySQL built otherwise: nothing is known, every state is UNKNOWN
-
-    class Telling(kind):  # type: ignore[misc]
-        # The status of the handshake is the first telling. A connection that is given this class later has told
-        # nothing yet; the rollback that comes with it is its first.
-        told = True
-
-        def _read_query_result(self, unbuffered: bool = False) -> Any:
-            told, self.told = self.told, False
-            affected = super()._read_query_result(unbuffered)
-            result = self._result
-            if not result.unbuffered_active and not result.has_next:
-                # A row of autocommit changes nothing; without it any SELECT may have begun a transaction.
-                rows = result.server_status is None
-                self.told = bool(told and self.server_status & _AUTOCOMMIT) if rows else True
-            return affected
-
-        def _read_ok_packet(self) -> Any:
-            self.told = False
-            packet = super()._read_ok_packet()
-            self.told = True
-            return packet
-
-        def _create_ssl_ctx(self, options: Any) -> Any:
-            if not isinstance(options, dict):
-                return super()._create_ssl_ctx(options)
-            key = repr(sorted(options.items()))
-            if key not in contexts:
-                contexts[key] = super()._create_ssl_ctx(options)
-            return contexts[key]
-
-    Telling.__qualname__ = "Telling"
-    return Telling
 
 
 def _keep_alive(sock: Any) -> None:

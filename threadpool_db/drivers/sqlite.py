@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from threadpool_db.drivers.base import IDLE, OPEN, UNKNOWN, TransactionState
 from threadpool_db.drivers.client import Client
+from threadpool_db.drivers.watched_sqlite import LEGACY, Mark, watched
 from threadpool_db.errors import PoolMisuse
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-#: sqlite3.LEGACY_TRANSACTION_CONTROL; before Python 3.12 the attribute is missing, which means the same: the old way
-_LEGACY = -1
 _PRAGMA = "pragma."
 #: SQLITE_READONLY_DBMOVED: the file was deleted or replaced under the connection
 _MOVED = 1032
@@ -50,6 +49,8 @@ class Sqlite(Client["Connection"]):
         #: what a connection gets back when it leaves autocommit, and how BEGIN is said: one for all, because nothing
         #: can be attached to a sqlite3.Connection, not even a weak reference; and one source makes them all alike
         self._level = ""
+        #: of connections that are not ours, by id: watched from their making on, so a new one has a new mark
+        self._marks: dict[int, Mark] = {}
         if self._connect is None:
             self._parameters = {**self._parameters, "database": _file(self._parameters)}
             _pragmas(dict(self._parameters))
@@ -67,7 +68,11 @@ class Sqlite(Client["Connection"]):
         parameters["database"] = _file(parameters)
         pragmas = _pragmas(parameters)
         # Which thread made it is of no interest in a pool: never two threads at once have it.
-        connection: Connection = self._module.connect(**{**parameters, "check_same_thread": False})
+        factory = parameters.get("factory", self._module.Connection)
+        if isinstance(factory, type) and issubclass(factory, self._module.Connection):
+            factory = watched(factory)
+        given = {**parameters, "factory": factory, "check_same_thread": False}
+        connection: Connection = self._module.connect(**given)
         try:
             for statement in pragmas:
                 connection.execute(statement).close()
@@ -77,6 +82,7 @@ class Sqlite(Client["Connection"]):
         return connection
 
     def close(self, connection: Connection) -> None:
+        self._marks.pop(id(connection), None)
         connection.close()
 
     def ping(self, connection: Connection) -> bool:
@@ -95,8 +101,35 @@ class Sqlite(Client["Connection"]):
         modern = _modern(connection)
         return connection.isolation_level is None if modern is None else modern
 
+    def watch(self, connection: Any) -> None:
+        if hasattr(connection, "mark"):
+            connection.watch()
+        else:
+            mark = self._marks[id(connection)] = Mark()
+            mark.note(connection)
+
+    def put_back(self, connection: Connection) -> bool:
+        mark = self._mark(connection)
+        if mark is not None and mark.watching and not mark.left:
+            mark.put_back(connection)
+        return False
+
+    def dirtied(self, connection: Connection) -> bool:
+        mark = self._mark(connection)
+        return mark is not None and mark.watching and mark.left
+
+    def _mark(self, connection: Connection) -> Mark | None:
+        return getattr(connection, "mark", None) or self._marks.get(id(connection))
+
     def settled(self, connection: Connection, autocommit: bool | None) -> bool:
+        mark = getattr(connection, "mark", None)
         try:
+            if mark is None:  # not one of ours
+                mark = self._marks.get(id(connection))
+                if mark is not None and mark.moved(connection):
+                    return False
+            elif mark.touched:
+                return False
             return not connection.in_transaction and self.autocommit(connection) is autocommit
         except self._module.ProgrammingError:  # closed
             return False
@@ -179,8 +212,8 @@ def _own_references(module: Any) -> int:
 
 def _modern(connection: Connection) -> bool | None:
     """Python 3.12's ``autocommit``, where somebody chose it; None is the old way."""
-    mode = getattr(connection, "autocommit", _LEGACY)
-    return None if mode == _LEGACY else bool(mode)
+    mode = getattr(connection, "autocommit", LEGACY)
+    return None if mode == LEGACY else bool(mode)
 
 
 def _file(parameters: Any) -> str:
