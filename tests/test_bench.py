@@ -33,6 +33,7 @@ from tests.bench.contestants import (
 )
 from tests.bench.memory import MEMORY
 from tests.bench.musts import OPENED_LIMIT, until_clear
+from tests.bench.operation import AGAIN, BARE, EXECUTE, JUDGEMENT, OPERATION, operations
 from tests.bench.tables import Figures, tables
 from tests.conftest import require
 from tests.servers import Postgres
@@ -98,6 +99,16 @@ def test_a_pool_that_opens_one_for_each_is_seen_to_do_so():
 def test_whoever_gets_nothing_in_a_burst_is_an_error():
     nothing = Contestant("a pool without connections", [], "pool.pop()", "pass")
     assert burst.burst(nothing, burst.SlowConnect()) == burst.Outcome(opened=0, served=0.0, errors=burst.THREADS)
+
+
+def test_an_operation_costs_more_than_a_bare_cursor_and_judgement_hardly_anything():
+    with operations(print) as race:
+        race.run(5)
+        figures = race.sections()
+    assert 0 < figures[OPERATION][EXECUTE]["added"] < 10
+    assert figures[OPERATION][BARE]["microseconds"] < figures[OPERATION][EXECUTE]["microseconds"]
+    assert figures[JUDGEMENT][AGAIN]["ratio"] < 5
+    assert all(f"| {name} |" in tables(figures) for name in (BARE, EXECUTE, AGAIN))
 
 
 class Thorough:

@@ -62,6 +62,7 @@ def test_the_defaults_are_those_of_the_design():
         "read_only": None,
         "init_sql": (),
         "disconnect_on": None,
+        "server_pooler": False,
         "sizing": None,
         "observers": (),
         "name": None,

@@ -54,7 +54,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "checkout.pin",
-        "checkout.per_operation checkout.per_thread",
+        "checkout.per_operation checkout.per_thread checkout.pooler",
         "result",
         "checkout.blocks",
         "checkout.proxy",

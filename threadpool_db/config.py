@@ -25,11 +25,18 @@ if TYPE_CHECKING:
     from threadpool_db.waiting import Clock
 
 #: In the design, not in this version.
-NOT_YET = frozenset("grace server_pooler shed on_connect on_checkout on_checkin on_close budget stats_dir".split())
+NOT_YET = frozenset("grace shed on_connect on_checkout on_checkin on_close budget stats_dir".split())
 
 ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 #: What a session that is meant to be read-only answers to a write: no sign that the server has changed its mind.
 _ITS_OWN_DOING = ("25006", 1792)
+
+#: What would have to hold for a session, and behind ``server_pooler`` there is none: option -> the remedy.
+_FOR_A_SESSION = {
+    "isolation": "begin with SET TRANSACTION inside transaction(), or set it for the role or the server",
+    "read_only": "begin with SET TRANSACTION inside transaction(), or set it for the role or the server",
+    "init_sql": "use SET LOCAL inside transaction(), or set it for the role or the server",
+}
 
 #: What other pools call it.
 _ELSEWHERE = {"pool_size": "max_size", "pool_recycle": "max_lifetime"}
@@ -89,6 +96,7 @@ class PoolConfig:
     read_only: bool | None = None
     init_sql: str | Iterable[str] = dataclasses.field(default=(), repr=False)  # there may be a secret in it
     disconnect_on: Iterable[str | int] | None = None
+    server_pooler: bool = False
     sizing: Sizing = Elastic()
     observers: Iterable[Observer] = ()
     name: str | None = None
@@ -124,6 +132,9 @@ class PoolConfig:
         self._one_of("reset", ("auto", "always", "never"))
         self._one_of("read_only", (None, True, False))
         self._check_session()
+        self._one_of("server_pooler", (True, False))
+        if self.server_pooler:
+            self._refuse_what_needs_a_session()
         if self.backoff is not None and not isinstance(self.backoff, Backoff):
             raise ValueError(f"backoff={self.backoff!r}: must be a Backoff(shortest, longest), or None for no retry")
         for method in ("may_open", "one_too_many", "quiet_below", "smallest"):
@@ -187,6 +198,18 @@ class PoolConfig:
                     f"disconnect_on: {code!r} is what read_only=True itself answers to a write; leave one of them out"
                 )
         object.__setattr__(self, "disconnect_on", codes)
+
+    def _refuse_what_needs_a_session(self) -> None:
+        for name, remedy in _FOR_A_SESSION.items():
+            value = getattr(self, name, None)
+            if value or value is False:
+                shown = "..." if name == "init_sql" else repr(value)  # SQL may hold a secret
+                raise ValueError(
+                    f"{name}={shown}: not with server_pooler=True; behind a transaction-mode pooler nothing can be set "
+                    f"once for a connection, for each transaction may run in another session; {remedy}"
+                )
+        if getattr(self, "reset", None) == "always":
+            raise ValueError("reset='always': not with server_pooler=True, where it would wipe a session of others")
 
     def rules(self) -> Rules:
         """The part of the options that the ledger decides by."""

@@ -13,12 +13,12 @@ from sys import _getframe as getframe
 from types import FrameType
 from typing import Any
 
-from threadpool_db.checkout import per_operation, per_thread
+from threadpool_db.checkout import per_operation, per_thread, pooler
 from threadpool_db.checkout.blocks import ConnectionBlock, Scope, TransactionBlock
 from threadpool_db.checkout.pin import Hold, ThreadEnd
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import Entry
-from threadpool_db.core.statement import judge
+from threadpool_db.core.statement import Judgement, judge
 from threadpool_db.drivers.base import FAILED, OPEN, UNKNOWN, Driver
 from threadpool_db.drivers.choose import Undecided, driver_for
 from threadpool_db.errors import PoolMisuse, StaleLease
@@ -47,15 +47,19 @@ class Face(ConnectionPool[Any]):
         BEGIN pins the connection to the thread until the transaction ends. The driver's errors pass through.
         """
         hold = self._hold()
-        judged = judge(sql, self._upkeep.driver.dialect)
+        judged = judge(sql, dialect := self._upkeep.driver.dialect)
         looks = self._looks_after_sessions
-        if looks and (judged.dirty or judged.asks_session) and self._config.checkout == "operation":
-            self._refuse_without_session(hold, sql, timeout)
+        if judged.dirty or judged.asks_session:
+            if self._config.server_pooler:
+                self._refuse_behind_pooler(hold, sql, timeout)
+            elif looks and self._config.checkout == "operation":
+                self._refuse_without_session(hold, sql, timeout)
         lease, found = self._lease_for(hold, timeout, getframe(1), self._operation_mode)
         entry, driver = entry_of(lease), self._upkeep.driver
         connection = entry.connection
         joined = bool(hold.blocks) or (found and self._in_transaction(entry))
-        judged = judge(sql, driver.dialect)  # which the first connection may have shown only now
+        if driver.dialect != dialect:  # the first connection has shown whose SQL it is
+            judged = judge(sql, driver.dialect)
         begins = not joined and entry.autocommit is not True and judged.begins
         try:
             if begins and not driver.has_autocommit:
@@ -79,9 +83,7 @@ class Face(ConnectionPool[Any]):
         and a question about an earlier one would get another session's answer."""
         if hold.current() or hold.blocks:
             return
-        if isinstance(self._upkeep.driver, Undecided):
-            self.checkout(timeout).checkin()  # the first connection shows whose SQL this is
-        judged = judge(sql, self._upkeep.driver.dialect)
+        judged = self._judge_surely(sql, timeout)
         if judged.unknown:
             return  # the database will say what it thinks of it; the connection is reset afterwards
         if judged.asks_session:
@@ -96,6 +98,21 @@ class Face(ConnectionPool[Any]):
                 "outlives it (the next operation may run on another connection); run it inside scope(), connection(), "
                 "transaction() or lease()"
             )
+
+    def _refuse_behind_pooler(self, hold: Hold, sql: str, timeout: float | None) -> None:
+        """Not even a block is a session there: only a transaction is."""
+        lease, judged, driver = hold.current(), self._judge_surely(sql, timeout), self._upkeep.driver
+        inside = bool(hold.transactions)
+        if lease is not None and driver.has_autocommit:
+            inside = self._in_transaction(entry_of(lease))
+        why = pooler.refusal(judged, driver.dialect, inside)
+        if why:
+            raise PoolMisuse(f"pool {self.name!r}: {why}")
+
+    def _judge_surely(self, sql: str, timeout: float | None) -> Judgement:
+        if isinstance(self._upkeep.driver, Undecided):
+            self.checkout(timeout).checkin()  # the first connection shows whose SQL this is
+        return judge(sql, self._upkeep.driver.dialect)
 
     def _after(self, hold: Hold, lease: Lease[Any], error: BaseException | None, joined: bool) -> None:
         """An operation ended: keep the connection, or let go of it?"""

@@ -23,7 +23,8 @@ class Event:
 
     ``kind`` is one of ``connected``, ``connect_failed``, ``disconnected`` (exactly one for each ``connected``),
     ``dead`` (found dead before a borrower got it), ``lost`` (a lease was dropped without checkin), ``expired`` (taken
-    away at ``max_lease``), ``leak`` and ``inactive`` (held for too long, or without being used), ``refused``.
+    away at ``max_lease``), ``leftover`` (something was left in a session that the pool cannot wipe, see
+    ``server_pooler``), ``leak`` and ``inactive`` (held for too long, or without being used), ``refused``.
     ``seconds`` is how long it took, or had been held; ``detail`` a sentence for people, without secrets.
     """
 
@@ -37,7 +38,7 @@ class Event:
 Observer = Callable[[Event], None]
 
 _LEVELS = {
-    **dict.fromkeys(("connect_failed", "lost", "expired", "leak", "inactive"), logging.WARNING),
+    **dict.fromkeys(("connect_failed", "lost", "expired", "leftover", "leak", "inactive"), logging.WARNING),
     **dict.fromkeys(("dead", "refused"), logging.INFO),
 }
 

@@ -66,15 +66,19 @@ class ConnectionPool(Generic[C]):
         self._idle_order = order
         self._clock = config.clock or REAL_TIME
         self._now = self._clock.now
+        # what may refuse comes before the name: whoever keeps the error keeps us, and the name with us
+        self._upkeep = Upkeep(driver, config, self._clock, self._observe)
         self.name = claim_name(self, config.name, driver.name)
         self._observers = Observers(self.name, config.observers)
         self._timeout = config.timeout
         self._peek_after = config.peek_after or -math.inf  # 0: also if it came back while we waited for the lock
-        self._upkeep = Upkeep(driver, config, self._clock)
         self._start_afresh()
         fork.watch(self)
         if config.min_size or config.min_idle:
             self._tell(self._ledger.tick)
+
+    def _observe(self, *event: Any) -> None:
+        self._observers.tell(*event)
 
     def _start_afresh(self) -> None:
         """An empty ledger and a new lock: at birth, and in a forked child, where no lock of the parent's is safe."""

@@ -18,8 +18,9 @@ class Result(list[Any]):
     __slots__ = ("columns", "lastrowid", "rowcount")
 
     def __init__(self, cursor: Any) -> None:
-        super().__init__(cursor.fetchall() if cursor.description is not None else ())
-        self.columns: tuple[str, ...] = tuple(column[0] for column in cursor.description or ())
+        described = cursor.description
+        super().__init__(() if described is None else cursor.fetchall())
+        self.columns: tuple[str, ...] = () if described is None else tuple([column[0] for column in described])
         self.rowcount: int = cursor.rowcount
         self.lastrowid: Any = getattr(cursor, "lastrowid", None)
 

@@ -20,6 +20,7 @@ from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver
 from threadpool_db.drivers.sockets import cut_socket, socket_identity
 from threadpool_db.errors import PoolMisuse
 from threadpool_db.keeper import keeper_of
+from threadpool_db.lease import where
 from threadpool_db.session import Session
 from threadpool_db.waiting import Clock
 
@@ -29,15 +30,20 @@ C = TypeVar("C")
 class Upkeep(Generic[C]):
     """``driver`` may change once: from an undecided one to the one that the first connection turned out to need."""
 
-    def __init__(self, driver: Driver[C], config: PoolConfig, clock: Clock) -> None:
+    def __init__(
+        self, driver: Driver[C], config: PoolConfig, clock: Clock, tell: Callable[..., None] = lambda *event: None
+    ) -> None:
         self._config = config
         self._clock = clock
+        self._tell = tell  # the observers
         self._keeper = keeper_of(clock)
         self.adopt(driver)
 
     def adopt(self, driver: Driver[C]) -> None:
         """Work with this driver from now on. ValueError: it cannot do what an option asks of it."""
         config = self._config
+        if config.server_pooler:
+            driver.expect_pooler()
         session = Session(driver, config, self._clock)
         self._dooming: frozenset[object] = frozenset(config.disconnect_on or ())
         if config.disconnect_on is None and not config.read_only:
@@ -80,7 +86,10 @@ class Upkeep(Generic[C]):
                 driver.set_autocommit(connection, wanted)
             made = wanted
         entry.made_autocommit = entry.autocommit = made
-        entry.session = driver.session(connection)
+        if config.server_pooler:
+            driver.forgo_names(connection)
+        else:  # a pooler makes its names up: by one of them we would end a stranger's session
+            entry.session = driver.session(connection)
         entry.reset_first = config.reset == "always"
         if config.reset != "never":
             driver.watch(connection)  # the last thing: what was said until here is part of how it was made
@@ -223,6 +232,9 @@ class Upkeep(Generic[C]):
             with self._limited(entry.socket):
                 self._session.characterise(connection)
         if entry.reset_first or driver.dirtied(connection):
+            if self._config.server_pooler:
+                self._tell("leftover", self._clock.now() - entry.taken_at, _leftover(entry))
+                return False  # a reset would wipe whichever session comes, and not the one that needs it
             if not driver.can_reset:
                 return False
             with self._limited(entry.socket):
@@ -266,6 +278,13 @@ class Upkeep(Generic[C]):
         if isinstance(error, Exception):
             return self.driver.is_disconnect(error, connection)
         return state is not IDLE  # interrupted anywhere in a statement: its answer may still be on the way
+
+
+def _leftover(entry: Entry) -> str:
+    return (
+        f"a lease taken at {where(entry.code, entry.instruction)} left something in a session of the pooler's, where "
+        "other clients may meet it; to close our connection does not undo it: use SET LOCAL inside transaction()"
+    )
 
 
 def _references(entry: Entry) -> int:

@@ -19,6 +19,7 @@ from tests.bench.contestants import FOR_CONTENTION, FOR_PAIRS, invited
 from tests.bench.engine import ENGINE, ENGINE_CROWD, measure_engine, measure_engine_crowd
 from tests.bench.memory import MEMORY, measure_memory
 from tests.bench.musts import Say, check
+from tests.bench.operation import OPERATION, operations
 from tests.bench.pairs import Pairs
 from tests.bench.recovery import KINDS, Recoveries, section
 from tests.bench.tables import Figures, tables
@@ -35,10 +36,11 @@ class Effort:
     memory: bool = False
     restart_rounds: int = 0
     engine_rounds: int = 0
+    operation_rounds: int = 0
 
 
-FULL = Effort(400, 5, 0.5, burst_rounds=3, memory=True, restart_rounds=3, engine_rounds=400)
-QUICK = Effort(100, 2, 0.25, burst_rounds=1, memory=True)
+FULL = Effort(400, 5, 0.5, burst_rounds=3, memory=True, restart_rounds=3, engine_rounds=400, operation_rounds=300)
+QUICK = Effort(100, 2, 0.25, burst_rounds=1, memory=True, operation_rounds=100)
 SMOKE = Effort(20, 1, 0.1)
 
 
@@ -54,6 +56,11 @@ def measure(effort: Effort, say: Say) -> Figures:
             say(f"one thread, a pair: {done * 25} %")
             pairs.run(effort.pair_rounds // 4)
         figures["pair"] = pairs.figures()
+    if effort.operation_rounds:
+        say(OPERATION)
+        with operations(say) as race:
+            race.run(effort.operation_rounds)
+            figures |= race.sections()
     with invited(FOR_CONTENTION, CONNECTIONS, lambda line: None) as contestants:
         for habit in HABITS:
             crowd = Contention(contestants, habit, effort.slice_seconds)

@@ -10,6 +10,7 @@ from tests.bench.contention import CONNECTIONS, QUERY, Contention
 from tests.bench.contestants import DBUTILS, OURS, QUEUEPOOL, THREADPOOL, dbutils, floor, invited, ours
 from tests.bench.engine import CROWD, LIMITS, Crowds, contests, impatient, ratio
 from tests.bench.engine import FAIRNESS_LIMIT as CROWD_FAIRNESS_LIMIT
+from tests.bench.operation import ADDED_LIMIT, JUDGEMENT_LIMIT, operations
 from tests.bench.pairs import Pairs
 
 PAIR_LIMIT = 2.2  # times the floor, and below DBUtils
@@ -32,7 +33,9 @@ def until_clear(what: str, batches: int, run: Callable[[], tuple[bool, str]], sa
 
 
 def check(say: Say) -> bool:
-    return all([cheap(say), fair(say), modest(say), cheap_for_sqlalchemy(say), fair_to_sqlalchemy(say)])
+    return all(
+        [cheap(say), cheap_to_operate(say), fair(say), modest(say), cheap_for_sqlalchemy(say), fair_to_sqlalchemy(say)]
+    )
 
 
 def cheap(say: Say) -> bool:
@@ -46,6 +49,22 @@ def cheap(say: Say) -> bool:
             return mine <= PAIR_LIMIT and mine < theirs, f"{mine:.2f}x the floor, DBUtils {theirs:.2f}x"
 
         return until_clear(f"a pair costs at most {PAIR_LIMIT}x the floor, and less than DBUtils", 5, sample, say)
+
+
+def cheap_to_operate(say: Say) -> bool:
+    with operations(say) as race:
+
+        def sample() -> tuple[bool, str]:
+            race.run(200)
+            added, judged = race.added(), race.judged()
+            holds = added <= ADDED_LIMIT and judged <= JUDGEMENT_LIMIT
+            return holds, f"{added:.2f} pairs, {judged:.2f}x the floor"
+
+        what = (
+            f"execute() adds at most {ADDED_LIMIT:g} pairs to a bare cursor, the judgement of a repeated statement "
+            f"costs at most {JUDGEMENT_LIMIT:g}x the floor"
+        )
+        return until_clear(what, 5, sample, say)
 
 
 def fair(say: Say) -> bool:

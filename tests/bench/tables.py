@@ -9,6 +9,7 @@ from tests.bench.contention import HABITS
 from tests.bench.contestants import FLOOR
 from tests.bench.engine import CROWD, ENGINE, ENGINE_CROWD
 from tests.bench.memory import CONNECTIONS, MEMORY, WAITERS
+from tests.bench.operation import JUDGEMENT, OPERATION
 from tests.bench.recovery import KINDS, section
 
 #: section -> contestant -> figure
@@ -36,6 +37,16 @@ _TABLES: dict[str, _Table] = {
         "one thread, nobody waits",
         lambda of: of["ratio"],
         (("x floor", "ratio", ".2f"), ("µs a pair", "microseconds", ".2f")),
+    ),
+    OPERATION: (
+        'one statement, "select 1" on SQLite',
+        lambda of: of["added"],
+        (("pairs added", "added", ".2f"), ("µs", "microseconds", ".2f")),
+    ),
+    JUDGEMENT: (
+        "what a statement leaves in its session",
+        lambda of: of["ratio"],
+        (("x floor", "ratio", ".2f"), ("µs", "microseconds", ".2f")),
     ),
     **{str(habit): (str(habit), lambda of: -of["ratio"], _CROWD) for habit in HABITS},
     BURST: (

@@ -197,6 +197,14 @@ class Driver(Generic[C]):
         """Which server: (host, port) or a path; pools with the same key share the knowledge that it is down."""
         return id(self)
 
+    def expect_pooler(self) -> None:
+        """Once, with ``server_pooler``: all connections will lead to a transaction-mode pooler. ValueError if the
+        parameters ask for something that it cannot give."""
+
+    def forgo_names(self, connection: C) -> None:
+        """Local, with ``server_pooler``, for each new connection: let the client give no names at the server by itself,
+        as those of prepared statements, for the next transaction may run where they are unknown, or somebody else's."""
+
     def recognise(self, connection: C) -> Driver[C]:
         """The driver to use from now on, asked once about the first connection: see ``choose.Undecided``."""
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from threadpool_db.drivers.base import C, Driver
@@ -23,6 +24,8 @@ class Client(Driver[C]):
     #: the client module, imported when the first driver is made, and the extra that brings it
     requires = ""
     extra = ""
+    #: parameters that set something for a whole session, and what to do instead behind a transaction-mode pooler
+    for_a_session: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -50,6 +53,14 @@ class Client(Driver[C]):
                 raise PoolMisuse(f"configure must return the parameters, it returned {type(configured).__name__}")
             parameters = dict(configured)
         return self.open(parameters, timeout)
+
+    def expect_pooler(self) -> None:
+        for name, remedy in self.for_a_session.items():
+            if self._parameters.get(name):
+                raise ValueError(
+                    f"url has the option {name}, which sets something for a session; with server_pooler=True there is "
+                    f"none: {remedy}"
+                )
 
     def open(self, parameters: dict[str, Any], timeout: float) -> C:
         """Connect with these parameters, which are ours to change."""

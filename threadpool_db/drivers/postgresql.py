@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from types import MappingProxyType
 from typing import Any
 
 from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, C
@@ -32,6 +33,7 @@ class Postgresql(Client[C]):
     read_only_codes = frozenset({"25006"})  # read_only_sql_transaction
     code_type = str
     read_only_attribute = "read_only"
+    for_a_session = MappingProxyType({"options": "ALTER ROLE ... SET at the server, or SET LOCAL inside transaction()"})
 
     def defaults(self, timeout: float) -> dict[str, Any]:
         """What libpq gets where the url says nothing else."""

@@ -28,6 +28,8 @@ from threadpool_db.errors import PoolMisuse
 if TYPE_CHECKING:
     from psycopg import Connection
 
+_THRESHOLD = 5  # psycopg's own: what was run so often is prepared
+
 
 class Psycopg(Postgresql["Connection[Any]"]):
     """PostgreSQL through psycopg 3."""
@@ -48,6 +50,7 @@ class Psycopg(Postgresql["Connection[Any]"]):
         kind = self._watched.connections(self._module.Connection)
         connection: Any = kind.connect(**{**self.defaults(timeout), **parameters}, autocommit=autocommit)
         connection.left = 0
+        connection._threshold_chosen = "prepare_threshold" in parameters
         self._note(connection)
         return connection  # type: ignore[no-any-return]
 
@@ -55,6 +58,11 @@ class Psycopg(Postgresql["Connection[Any]"]):
         """How it was made, on our side of the socket."""
         connection._made = [(name, getattr(connection, name)) for name in SETTINGS]
         connection._made_handlers = list(connection._notice_handlers), list(connection._notify_handlers)
+
+    def forgo_names(self, connection: Connection[Any]) -> None:
+        # What was asked for stays: a pooler may know of prepared statements.
+        if not getattr(connection, "_threshold_chosen", connection.prepare_threshold != _THRESHOLD):
+            connection.prepare_threshold = None
 
     def recognise(self, connection: Connection[Any]) -> Driver[Connection[Any]]:
         if isinstance(connection, self._module.AsyncConnection):

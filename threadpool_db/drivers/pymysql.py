@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Hashable
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from threadpool_db.drivers.base import BUSY, IDLE, OPEN, UNKNOWN, TransactionState
@@ -51,6 +52,9 @@ class PyMySQL(Client["Connection[Any]"]):
     #: the server is read-only; the transaction is, as some clusters have it after a failover; InnoDB is
     read_only_codes = frozenset({1290, 1792, 1836})
     code_type = int
+    for_a_session = MappingProxyType(
+        dict.fromkeys(("init_command", "sql_mode"), "set it in the pooler's or the server's own configuration")
+    )
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -55,6 +55,9 @@ class Sqlite(Client["Connection"]):
             self._parameters = {**self._parameters, "database": _file(self._parameters)}
             _pragmas(dict(self._parameters))
 
+    def expect_pooler(self) -> None:
+        raise ValueError("server_pooler=True: SQLite has no server that a pooler could stand before; leave it out")
+
     def connect(self, timeout: float) -> Connection:
         connection = super().connect(timeout)
         self.recognise(connection)
