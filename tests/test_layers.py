@@ -57,6 +57,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "checkout.per_operation checkout.per_thread checkout.pooler",
         "result",
         "checkout.blocks",
+        "checkout.reader",
+        "checkout.proxy_cursor",
         "checkout.proxy",
         "database",
         "tenants",

@@ -16,6 +16,7 @@ The house, from the roof down; imports run only downwards:
     errors       what can go wrong, and who must act
 """
 
+from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.sizing import Elastic, Fixed, Overflow
@@ -60,6 +61,7 @@ __all__ = [
     "PoolOverloaded",
     "PoolTimeout",
     "PoolUnavailable",
+    "Proxy",
     "Result",
     "Snapshot",
     "StaleLease",

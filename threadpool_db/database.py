@@ -11,21 +11,23 @@ import threading
 from collections.abc import Callable
 from sys import _getframe as getframe
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from threadpool_db.checkout import per_operation, per_thread, pooler
 from threadpool_db.checkout.blocks import ConnectionBlock, Scope, TransactionBlock
-from threadpool_db.checkout.pin import Hold, ThreadEnd
+from threadpool_db.checkout.pin import Begun, Hold, ThreadEnd
+from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import Entry
 from threadpool_db.core.statement import Judgement, judge
-from threadpool_db.drivers.base import FAILED, OPEN, UNKNOWN, Driver
+from threadpool_db.drivers.base import BUSY, FAILED, OPEN, UNKNOWN, Driver
 from threadpool_db.drivers.choose import Undecided, driver_for
 from threadpool_db.errors import PoolMisuse, StaleLease
 from threadpool_db.lease import Lease, entry_of
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.result import Parameters, Result, run
 
+R = TypeVar("R")
 _KEEPS = {"operation": per_operation.keeps, "thread": per_thread.keeps}
 
 
@@ -46,6 +48,20 @@ class Face(ConnectionPool[Any]):
         Joins the transaction or block that this thread is in. Outside of one it is committed at once. A hand-written
         BEGIN pins the connection to the thread until the transaction ends. The driver's errors pass through.
         """
+        return self._operate(
+            sql, timeout, getframe(1), self._operation_mode, lambda connection: run(connection, sql, parameters)
+        )
+
+    def _operate(
+        self,
+        sql: str | bytes,
+        timeout: float | None,
+        frame: FrameType,
+        mode: bool | None,
+        action: Callable[[Any], R],
+        begun: Begun | None = None,
+    ) -> R:
+        """One operation, ``execute``'s or a proxy's: in mode False it begins what a proxy is to end (``begun``)."""
         hold = self._hold()
         judged = judge(sql, dialect := self._upkeep.driver.dialect)
         looks = self._looks_after_sessions
@@ -54,13 +70,14 @@ class Face(ConnectionPool[Any]):
                 self._refuse_behind_pooler(hold, sql, timeout)
             elif looks and self._config.checkout == "operation":
                 self._refuse_without_session(hold, sql, timeout)
-        lease, found = self._lease_for(hold, timeout, getframe(1), self._operation_mode)
+        lease, found = self._lease_for(hold, timeout, frame, mode)
         entry, driver = entry_of(lease), self._upkeep.driver
         connection = entry.connection
         joined = bool(hold.blocks) or (found and self._in_transaction(entry))
         if driver.dialect != dialect:  # the first connection has shown whose SQL it is
             judged = judge(sql, driver.dialect)
-        begins = not joined and entry.autocommit is not True and judged.begins
+        implicit = mode is False and begun is not None
+        begins = not joined and not implicit and entry.autocommit is not True and judged.begins
         try:
             if begins and not driver.has_autocommit:
                 raise PoolMisuse(
@@ -69,8 +86,10 @@ class Face(ConnectionPool[Any]):
                 )
             if judged.dirty and looks:
                 entry.reset_first = hold.pinned = True
-            result = run(connection, sql, parameters)
-            if not joined and not begins and entry.autocommit is not True:
+            result = action(connection)
+            if begun is not None and not joined and (implicit or judged.begins):
+                hold.begun, begun.open = begun, True
+            elif not joined and not begins and entry.autocommit is not True:
                 driver.commit(connection)
         except BaseException as error:
             self._after(hold, lease, error, joined)
@@ -78,7 +97,7 @@ class Face(ConnectionPool[Any]):
         self._after(hold, lease, None, joined)
         return result
 
-    def _refuse_without_session(self, hold: Hold, sql: str, timeout: float | None) -> None:
+    def _refuse_without_session(self, hold: Hold, sql: str | bytes, timeout: float | None) -> None:
         """The next operation may run on another connection: what a statement leaves would be lost, or somebody else's,
         and a question about an earlier one would get another session's answer."""
         if hold.current() or hold.blocks:
@@ -99,7 +118,7 @@ class Face(ConnectionPool[Any]):
                 "transaction() or lease()"
             )
 
-    def _refuse_behind_pooler(self, hold: Hold, sql: str, timeout: float | None) -> None:
+    def _refuse_behind_pooler(self, hold: Hold, sql: str | bytes, timeout: float | None) -> None:
         """Not even a block is a session there: only a transaction is."""
         lease, judged, driver = hold.current(), self._judge_surely(sql, timeout), self._upkeep.driver
         inside = bool(hold.transactions)
@@ -109,7 +128,7 @@ class Face(ConnectionPool[Any]):
         if why:
             raise PoolMisuse(f"pool {self.name!r}: {why}")
 
-    def _judge_surely(self, sql: str, timeout: float | None) -> Judgement:
+    def _judge_surely(self, sql: str | bytes, timeout: float | None) -> Judgement:
         if isinstance(self._upkeep.driver, Undecided):
             self.checkout(timeout).checkin()  # the first connection shows whose SQL this is
         return judge(sql, self._upkeep.driver.dialect)
@@ -166,6 +185,14 @@ class Face(ConnectionPool[Any]):
         hold = self._hold()
         lease = hold.current()
         return lease is not None and (bool(hold.transactions) or self._in_transaction(entry_of(lease)))
+
+    def proxy(self, *, autocommit: bool | None = None, timeout: float | None = None) -> Proxy:
+        """A PEP 249 connection that borrows a real one for each operation or transaction; threads may share it.
+
+        ``autocommit``: True makes each statement an operation of its own, False begins a transaction with a thread's
+        first statement. None is the pool's option, and without one False, as PEP 249 has it.
+        """
+        return Proxy(self, autocommit, timeout)
 
     # --- Sticky leases ----------------------------------------------------------------------------------------------
 
@@ -250,7 +277,7 @@ class Face(ConnectionPool[Any]):
             return True
         if hold.leased:
             entry.autocommit = mode = self._upkeep.driver.autocommit(entry.connection)  # its user's choice
-        if hold.pinned or (hold.leased and not renew) or self._upkeep.driver.dirtied(entry.connection):
+        if hold.pinned or hold.readers or (hold.leased and not renew) or self._upkeep.driver.dirtied(entry.connection):
             self._upkeep.in_mode(entry, mode)
             self._take_up(entry)
             return True
@@ -265,10 +292,13 @@ class Face(ConnectionPool[Any]):
     def _in_transaction(self, entry: Entry) -> bool:
         """Is one open, by the driver's own state? Where it does not know, the server does.
 
-        Of a driver that can never tell the answer is no: what it leaves open is rolled back when it comes back.
+        Of a driver that can never tell the answer is no: what it leaves open is rolled back when it comes back. A
+        proxy's transaction lasts until its end, unless the driver says that there is none.
         """
         upkeep, connection = self._upkeep, entry.connection
         state = upkeep.driver.state(connection)
+        if (state is UNKNOWN or state is BUSY) and self._hold().begun is not None:
+            return True
         if state is UNKNOWN and upkeep.driver.has_autocommit:
             upkeep.fit(entry, entry.autocommit, self._now() + self._config.check_timeout, ask=True)
             state = upkeep.driver.state(connection)
@@ -277,7 +307,8 @@ class Face(ConnectionPool[Any]):
     def _keep(self, hold: Hold, entry: Entry) -> None:
         """The thread keeps it between two operations; that it was used now counts for its liveness."""
         entry.last_used = self._now()
-        entry.kept = math.nan if hold.leased else entry.taken_at  # what lease() handed out may be in use
+        entry.kept = math.nan if hold.leased or hold.readers else entry.taken_at  # or what lease() gave may be in use
+        hold.over()
 
     def _take_up(self, entry: Entry) -> None:
         """The use of what was kept begins, for ``max_lease``: the hour first, for the keeper may look at any moment."""
@@ -286,6 +317,9 @@ class Face(ConnectionPool[Any]):
             entry.kept = math.nan
 
     def _let_go(self, hold: Hold, lease: Lease[Any], error: BaseException | None) -> None:
+        for reader in hold.readers[:]:
+            reader.shut()
+        hold.over()
         hold.forget()
         self._checkin(lease, error)
 

@@ -8,17 +8,23 @@ thread, and the connection is reset when the outermost holder ends.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import sys
+from typing import TYPE_CHECKING, Any
 
 from threadpool_db.lease import Lease
-from threadpool_db.waiting import Mailbox
+from threadpool_db.waiting import Holder, Mailbox
+
+if TYPE_CHECKING:
+    from threadpool_db.checkout.reader import Reader
 
 
 class Hold:
     """What one thread has of one pool: its lease, if any, and why it keeps it."""
 
     __slots__ = (
-        "blocks", "found_open", "lease", "leased", "mailbox", "pinned", "scopes", "sticky", "transactions", "unsettled",
+        "begun", "blocks", "found_open", "lease", "leased", "mailbox", "pinned", "readers", "scopes", "sticky",
+        "transactions", "unsettled",
     )  # fmt: skip
 
     def __init__(self, mailbox: Mailbox) -> None:
@@ -33,6 +39,8 @@ class Hold:
         self.sticky = False  # lease(), or the policy, keeps it between operations
         self.pinned = False  # a statement left something in the session
         self.leased = False  # by lease(): its user rightly has the connection, and sets its mode, between operations
+        self.begun: Begun | None = None  # a proxy's transaction: open until its commit() or rollback()
+        self.readers: list[Reader] = []  # cursors of proxies whose rows are not all here yet
 
     def current(self) -> Lease[Any] | None:
         """The lease that this thread holds; one that was ended directly is forgotten, by blocks when they end.
@@ -40,7 +48,8 @@ class Hold:
         One that an interrupted end left behind is closed: what is open in it was not for whoever comes now to commit.
         """
         lease = self.lease
-        if self.unsettled and not self.blocks:
+        abandoned = self.begun is not None and not self.begun.open  # its proxy was dropped
+        if (self.unsettled or abandoned) and not self.blocks:
             self.forget()
             if lease is not None and lease.active:
                 lease.discard()
@@ -54,6 +63,29 @@ class Hold:
     def forget(self) -> None:
         self.lease = None
         self.sticky = self.pinned = self.leased = self.unsettled = False
+        self.begun = None  # its record stays open: whoever began it is to be told that it is lost
+        self.readers.clear()
+
+    def over(self) -> None:
+        """No transaction is open any more, and its end was in order."""
+        if self.begun is not None:
+            self.begun.open = False
+            self.begun = None
+
+    def drop(self) -> None:
+        """From a finaliser, in the hold's own thread: what kept the lease is garbage. Give it back, by mail.
+
+        Not if a cursor keeps it, or a block, whose hold is never settled. Nor if anything refers to the lease but us:
+        then the finaliser has struck in the middle of an operation, whose end settles everything.
+        """
+        if self.readers or self.unsettled or self.lease is None or _references(self) > _ALONE:
+            return
+        lease = self.lease
+        claim, lease._claim = lease._claim, None
+        self.forget()
+        if claim is not None:
+            claim.entry.holder = _NOBODY  # our thread may be the next to wait for it
+            self.mailbox.post(claim)
 
     def leave(self, block: object) -> None:
         """A block has ended. A second time changes nothing."""
@@ -64,7 +96,32 @@ class Hold:
     @property
     def kept(self) -> bool:
         """Is it kept between operations? A pin by something in the session lasts as long as the scope around it."""
-        return self.sticky or (self.pinned and self.scopes > 0)
+        return self.sticky or (self.pinned and self.scopes > 0) or bool(self.readers)
+
+
+class Begun:
+    """A proxy's transaction in one thread, as the proxy knows it: open, while its hold knows nothing of it, is lost."""
+
+    __slots__ = ("hold", "open")
+
+    def __init__(self, hold: Hold) -> None:
+        self.hold = hold
+        self.open = False
+
+
+def _references(hold: Hold) -> float:
+    """To its lease. Where nobody counts, who knows."""
+    return sys.getrefcount(hold.lease) if hasattr(sys, "getrefcount") else math.inf
+
+
+def _count_alone() -> float:
+    hold = Hold(Mailbox(()))
+    hold.lease = object()  # type: ignore[assignment]
+    return _references(hold)
+
+
+_ALONE = _count_alone()
+_NOBODY = Holder("nobody, it was dropped")
 
 
 class ThreadEnd:
@@ -80,11 +137,12 @@ class ThreadEnd:
 
     def __del__(self) -> None:
         # A connection that nobody else has is cleaned and lent again: its claim goes back by mail. If lease() handed it
-        # out somebody may use it still: closed. What is in a block, a generator's, ends with the block.
+        # out, or a cursor is open on it, somebody may use it still: closed. What is in a block, a generator's, ends
+        # with the block.
         hold = self.hold
         lease = hold.lease
         if lease is not None and lease._claim is not None and not hold.blocks:
             claim, lease._claim = lease._claim, None
-            if hold.leased:
+            if hold.leased or hold.readers:
                 claim.entry.generation = -1  # of none that lives: closed when it comes back
             hold.mailbox.post(claim)

@@ -184,6 +184,11 @@ class Driver(Generic[C]):
         """Over another connection: end the session of that name, if it is at least ``age`` seconds old, for a server
         gives its names to others too in time."""
 
+    def buffered(self, cursor: Any) -> bool:
+        """Local: did this cursor, which has executed, bring all its rows to our side? If not it needs its connection
+        until they are read."""
+        return False
+
     def is_disconnect(self, error: BaseException, connection: C) -> bool:
         """Does this error mean that the connection is of no more use?"""
         return False

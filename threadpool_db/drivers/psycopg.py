@@ -212,6 +212,9 @@ class Psycopg(Postgresql["Connection[Any]"]):
         other.autocommit = True
         self._run(other, END_SESSION, (session, age))
 
+    def buffered(self, cursor: Any) -> bool:
+        return not isinstance(cursor, self._module.ServerCursor)
+
     def is_disconnect(self, error: BaseException, connection: Connection[Any]) -> bool:
         if connection.closed:
             return True

@@ -212,6 +212,9 @@ class Psycopg2(Postgresql["Connection"]):
         with self._module.extensions.cursor(other) as cursor:
             cursor.execute(END_SESSION, (session, age))
 
+    def buffered(self, cursor: Any) -> bool:
+        return cursor.name is None
+
     def is_disconnect(self, error: BaseException, connection: Connection) -> bool:
         if connection.closed:
             return True

@@ -218,6 +218,9 @@ class PyMySQL(Client["Connection[Any]"]):
                 if error.args[:1] != (_NO_SUCH_THREAD,):
                     raise
 
+    def buffered(self, cursor: Any) -> bool:
+        return not isinstance(cursor, self._module.cursors.SSCursor)
+
     def is_disconnect(self, error: BaseException, connection: Any) -> bool:
         if not connection.open:
             return True
