@@ -190,7 +190,7 @@ def test_after_a_first_failure_the_next_borrower_simply_tries_again():
 
 def test_a_pool_that_once_connected_tries_again_with_backoff_until_it_works():
     tried = []
-    with scene(max_size=1, backoff=STEADY, timeout=10) as s:
+    with scene(max_size=1, grace=math.inf, backoff=STEADY, timeout=10) as s:
         s.pool.checkout().discard()
 
         def refuse():
@@ -213,7 +213,7 @@ def test_a_pool_that_once_connected_tries_again_with_backoff_until_it_works():
 
 def test_everyone_waits_for_his_own_deadline_while_connects_fail():
     broken = OSError("down")
-    with scene(max_size=2, backoff=STEADY) as s:
+    with scene(max_size=2, grace=math.inf, backoff=STEADY) as s:
         s.pool.checkout().discard()
         s.driver.always("connect", broken)
         short, long = s.line_up(1, timeout=2.5) + s.line_up(1, timeout=4.5)
@@ -235,7 +235,7 @@ def test_everyone_waits_for_his_own_deadline_while_connects_fail():
 
 
 def test_only_one_of_many_waiters_tries_when_the_backoff_ends():
-    with scene(max_size=10, max_connecting=1, backoff=STEADY) as s:
+    with scene(max_size=10, max_connecting=1, grace=math.inf, backoff=STEADY) as s:
         s.pool.checkout().discard()
         s.driver.always("connect", OSError)
         before = s.driver.calls["connect"]
@@ -246,6 +246,10 @@ def test_only_one_of_many_waiters_tries_when_the_backoff_ends():
         assert s.driver.calls["connect"] == before + 2
         s.driver.always("connect", None)
         s.clock.advance(1)
+        for asleep, served in zip((3, 2, 1), waiters[1:4], strict=True):  # and the way back is a ramp
+            served.result(SOON)
+            s.clock.wait_for_sleepers(asleep)
+            s.clock.advance(0.25)
         join(*waiters)
 
 
@@ -262,7 +266,7 @@ def test_whoever_failed_to_connect_keeps_his_place_in_line():
 
 
 def test_the_backoff_starts_afresh_after_a_success():
-    with scene(max_size=1, backoff=Backoff(1.0, 8.0, "exp")) as s:
+    with scene(max_size=1, grace=math.inf, backoff=Backoff(1.0, 8.0, "exp")) as s:
         s.pool.checkout().discard()
         for _ in range(2):
             s.driver.script("connect", OSError, OSError)

@@ -28,7 +28,7 @@ MAY_BE_NONE = (
     "leak_after",
     "inactive_after",
 )
-MAY_BE_ZERO = ("min_size", "min_idle", "timeout", "max_waiting", "peek_after", "ping_after", "lifetime_jitter")
+MAY_BE_ZERO = ("min_size", "min_idle", "timeout", "max_waiting", "peek_after", "ping_after", "lifetime_jitter", "grace")
 
 
 def test_the_defaults_are_those_of_the_design():
@@ -46,6 +46,7 @@ def test_the_defaults_are_those_of_the_design():
         "connect_timeout": 5.0,
         "max_connecting": 2,
         "backoff": None,
+        "grace": 1.0,
         "configure": None,
         "max_lifetime": 1800.0,
         "lifetime_jitter": 0.1,
@@ -78,7 +79,7 @@ def test_options_cannot_be_changed_afterwards():
 
 
 def test_every_number_of_the_options_is_known_here():
-    assert len(NUMBERS) == 18
+    assert len(NUMBERS) == 19
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
-        "core.entry core.backoff core.overload core.sizing",
+        "core.entry core.backoff core.outage core.overload core.sizing",
         "core.freshness core.holding core.line core.stats",
         "core.due core.dialects",
         "core.audit core.statement",

@@ -358,7 +358,7 @@ def test_times_are_measured():
 
 
 def test_each_wait_is_counted_once_however_often_it_was_granted_something():
-    with scene(max_size=1, backoff=STEADY) as s:
+    with scene(max_size=1, backoff=STEADY, grace=5) as s:
         s.pool.checkout().discard()
         s.driver.script("connect", OSError, OSError)
         [waiter] = s.line_up(1)

@@ -104,7 +104,7 @@ def _snapshot(*, max_size=2, error=None, holders=(), **counts):
 def test_no_message_repeats_what_the_database_said():
     """A driver's error may quote a connection string; it is the cause, where a handler may filter it."""
     secret = OSError("could not connect as app with password hunter2")
-    with scene(max_size=1, backoff=Backoff(10, 10), max_waiting=1) as s:
+    with scene(max_size=1, backoff=Backoff(10, 10), max_waiting=1, grace=60) as s:
         s.pool.checkout().discard()
         s.driver.always("connect", secret)
         [waiter] = s.line_up(1, timeout=5)

@@ -108,7 +108,8 @@ class Background:
         late.cancel()
         if entry.connection is None:
             pool._observers.tell("connect_failed", self._now() - started, error=error)
-            pool._tell(pool._ledger.failed, entry, bearer=errand, error=error)
+            answered = error is not None and pool._upkeep.driver.is_answer(error)
+            pool._tell(pool._ledger.failed, entry, bearer=errand, error=error, answered=answered)
         else:
             pool._observers.tell("connected", self._now() - started)
             pool._tell(pool._ledger.opened, entry, bearer=errand)

@@ -12,9 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from threadpool_db.core.entry import LEASED, OPENING, Entry
 from threadpool_db.core.line import OPEN, PING, REFUSED, USE, WAIT, Orders, Refusal
-from threadpool_db.errors import ConnectFailed, PoolClosed, PoolError, PoolMisuse, PoolOverloaded, PoolTimeout
+from threadpool_db.errors import (
+    ConnectFailed,
+    PoolClosed,
+    PoolError,
+    PoolMisuse,
+    PoolOverloaded,
+    PoolTimeout,
+    PoolUnavailable,
+)
 from threadpool_db.lease import Claim, held
-from threadpool_db.refusal import connect_failed_message, nested_message, overloaded_message, timeout_message
+from threadpool_db.refusal import (
+    connect_failed_message,
+    nested_message,
+    overloaded_message,
+    timeout_message,
+    unavailable_message,
+)
 from threadpool_db.waiting import Holder, Waiter
 
 if TYPE_CHECKING:
@@ -171,7 +185,9 @@ class Borrowing:
         except Exception as error:
             pool._observers.tell("connect_failed", self._clock.now() - started, error=error)
             retries = pool._config.backoff is not None and not pool._raises_connect_errors
-            pool._tell(self._ledger.failed, entry, bearer=waiter, error=error, ticket=waiter if retries else None)
+            answered = pool._upkeep.driver.is_answer(error)
+            ticket = waiter if retries else None
+            pool._tell(self._ledger.failed, entry, bearer=waiter, error=error, ticket=ticket, answered=answered)
             if pool._raises_connect_errors:
                 raise
             if not retries:
@@ -226,9 +242,9 @@ class Borrowing:
         cause, waiter.cause = waiter.cause, None  # else a circle: its traceback knows this waiter
         if waiter.refusal is Refusal.CONNECT_FAILED and cause is not None:
             return PoolMisuse(str(cause)) if isinstance(cause, PoolMisuse) else self._connect_failed(cause)
-        full = waiter.refusal is Refusal.FULL
+        full, unavailable = waiter.refusal is Refusal.FULL, waiter.refusal is Refusal.UNAVAILABLE
         with pool._lock:
-            if full:
+            if full or unavailable:
                 pool._refused += 1
             else:
                 pool._timeouts += 1
@@ -236,7 +252,10 @@ class Borrowing:
         snapshot, waited = pool.stats(), self._clock.now() - self._start
         names = pool._option_names
         error: PoolError
-        if full:
+        if unavailable:
+            error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, names), snapshot)
+            error.__cause__ = cause
+        elif full:
             error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, names), snapshot)
         else:
             here = sum(entry.holder is waiter.holder for entry in lent)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from threadpool_db.waiting import Clock
 
 #: In the design, not in this version.
-NOT_YET = frozenset("grace shed on_connect on_checkout on_checkin on_close budget stats_dir".split())
+NOT_YET = frozenset("shed on_connect on_checkout on_checkin on_close budget stats_dir".split())
 
 ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 #: What a session that is meant to be read-only answers to a write: no sign that the server has changed its mind.
@@ -57,6 +57,7 @@ _NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "lifetime_jitter": (0, 1, False, False),
     "max_idle": (0.001, math.inf, True, False),
     "max_uses": (1, math.inf, True, True),
+    "grace": (0, math.inf, False, False),
     "keepalive": (0.001, math.inf, True, False),
     "max_lease": (0.001, math.inf, True, False),
     "leak_after": (0.001, math.inf, True, False),
@@ -80,6 +81,7 @@ class PoolConfig:
     connect_timeout: float = 5.0
     max_connecting: float = 2
     backoff: Backoff | None = Backoff()
+    grace: float = 1.0
     configure: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     max_lifetime: float | None = 1800.0
     lifetime_jitter: float = 0.1
@@ -220,6 +222,7 @@ class PoolConfig:
             background=self.background,
             max_connecting=self.max_connecting,
             backoff=self.backoff,
+            grace=math.inf if self.backoff is None else self.grace,
             freshness=Freshness(
                 ping_after=self.ping_after,
                 max_lifetime=_or_inf(self.max_lifetime),

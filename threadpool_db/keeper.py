@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
 
 from threadpool_db import fork
+from threadpool_db.core.outage import Outage
 from threadpool_db.observe import logger
 from threadpool_db.waiting import Clock, Gate
 
@@ -246,6 +248,13 @@ def keeper_of(clock: Clock) -> Keeper:
     """The keeper of this clock, and so of the process: all pools in real time share one clock."""
     keeper: Keeper | None = clock.keeper
     return keeper or vars(clock).setdefault("keeper", Keeper(clock))
+
+
+def outage_of(clock: Clock, server: Hashable) -> Outage:
+    """What the pools of one server know of its being out of reach; kept as long as one of them lives."""
+    outages: weakref.WeakValueDictionary[Hashable, Outage]
+    outages = vars(clock).setdefault("outages", weakref.WeakValueDictionary())
+    return outages.setdefault(server, Outage())
 
 
 def _run(task: Task) -> None:

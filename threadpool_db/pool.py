@@ -83,7 +83,12 @@ class ConnectionPool(Generic[C]):
     def _start_afresh(self) -> None:
         """An empty ledger and a new lock: at birth, and in a forked child, where no lock of the parent's is safe."""
         limit = self._config.max_waiting
-        self._ledger = Ledger(self._rules(), self._config.sizing, MaxWaiting(math.inf if limit is None else limit))
+        self._ledger = Ledger(
+            self._rules(),
+            self._config.sizing,
+            MaxWaiting(math.inf if limit is None else limit),
+            server=None if self._config.backoff is None else self._upkeep.outage(),
+        )
         self._take, self._give = self._ledger.take, self._ledger.give
         self._lock = self._clock.lock()
         self._inside = self._lock._is_owned

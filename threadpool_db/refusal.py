@@ -47,6 +47,19 @@ def overloaded_message(snapshot: Snapshot, max_waiting: float, names: Mapping[st
     )
 
 
+def unavailable_message(snapshot: Snapshot, grace: float, names: Mapping[str, str] = MappingProxyType({})) -> str:
+    cause = snapshot.connect_error
+    what = f" with {type(cause).__name__} (the cause above)" if cause is not None else ""
+    return (
+        f"pool {snapshot.name!r}: refused at once, the database is out of reach. Connects have failed for "
+        f"{snapshot.failing_for:.1f} s{what}, nothing is connected, and nobody waits for it any longer "
+        f"({names.get('grace', 'grace')}={grace:g} s). {_counts(snapshot)}.\n"
+        "  1. Make sure that the database is up, reachable and lets this user in.\n"
+        "  2. Answer with 503 and let the caller come again: it is tried again with growing pauses, and the first "
+        "connect that succeeds lets everybody in."
+    )
+
+
 def connect_failed_message(name: str, cause: BaseException) -> str:
     return (
         f"pool {name!r}: could not connect to the database ({type(cause).__name__}, the cause above). "

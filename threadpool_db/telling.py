@@ -39,6 +39,7 @@ def snapshot(pool: ConnectionPool[Any]) -> Snapshot:
             use=ledger.use_times.summary(),
             connect=ledger.connect_times.summary(),
             connect_error=ledger.connect_error,
+            failing_for=max(0.0, now - ledger.failing_since),
         )
     held.sort(key=lambda hold: -hold[1])
     holders = tuple(

@@ -16,10 +16,11 @@ from typing import Any, Generic, TypeVar
 
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import Entry
+from threadpool_db.core.outage import Outage
 from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver
 from threadpool_db.drivers.sockets import cut_socket, socket_identity
 from threadpool_db.errors import PoolMisuse
-from threadpool_db.keeper import keeper_of
+from threadpool_db.keeper import keeper_of, outage_of
 from threadpool_db.lease import where
 from threadpool_db.session import Session
 from threadpool_db.waiting import Clock
@@ -51,6 +52,10 @@ class Upkeep(Generic[C]):
         self.driver, self._session = driver, session
         self.settled = driver.settled
         self.peek = driver.peek if driver.peeks else None
+
+    def outage(self) -> Outage:
+        """Shared with all pools of the same server."""
+        return outage_of(self._clock, self.driver.server_key)
 
     def open(self, entry: Entry) -> None:
         """Connect, and note what will be needed of a connection as it was made."""

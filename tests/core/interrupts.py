@@ -227,7 +227,7 @@ class Shell:
         if ledger.line:
             room = len(ledger.entries) < rules.max_size and ledger.opening < rules.max_connecting
             served = rules.background and ledger.opening >= len(ledger.line)
-            if ledger.idle or (room and self.now >= ledger._retry_at and not served):
+            if ledger.idle or (room and self.now >= ledger.retry_at(self.now) and not served):
                 raise Broken("no needless waiting", f"{ledger!r}")
         right = self.world.core.due.next_due(ledger, self.now)
         if ledger.due > right:

@@ -22,7 +22,9 @@ retired in time     ``due`` is not later than what it is for; no event leaves an
 kept ready          as many as there should be, connected or idle, as soon as nothing forbids it
 asked in time       what has been silent for ``keepalive`` is asked after, coldest first, a few at once; it is no use
 at rest             a ledger that has nothing to look after is not due
-refusals            for a reason: closed, full, a pool that never connected, or one's own connect that nobody retries
+refusals            for a reason: closed, full, a pool that never connected, one's own connect that nobody retries, or
+                    a database that has been out of reach for ``grace``
+fails fast          then nobody waits, but for a connect that began with him; and one is tried all the same
 closed              no newcomer, nobody waiting, nothing idle
 counts              the ledger's numbers are those of the world
 permits             as many taken as there are connections; what another pool has waited for longer goes there
@@ -115,6 +117,7 @@ def after_event(world: World, name: str, before: Before, done: Done) -> None:
     refusals(world, name, before, done)
     shelf(world, name, before, done)
     numbers(world)
+    fails_fast(world, done)
 
 
 def take_note(world: World, before: Before, done: Done) -> None:
@@ -247,7 +250,7 @@ def connects(world: World, done: Done) -> None:
     if done.orders is None or not done.orders.open:
         return
     setting = world.setting
-    opening, waiting = world.opening, len(world.ledger.line)
+    opening, waiting = world.opening, wanting(world)
     if not setting.background or world.shut:
         raise Broken("connects wanted", "the keeper is told to open one")
     if opening <= waiting:
@@ -255,13 +258,40 @@ def connects(world: World, done: Done) -> None:
             raise Broken("backoff", f"told to open at {world.now}, before {world.retry_at}")
     elif world.now < world.fill_at:
         raise Broken("backoff", f"opened in advance at {world.now}, before {world.fill_at}")
-    elif not too_few(world, opening - 1 - waiting):
+    elif not too_few(world, opening - 1 - waiting, opening - 1):
         raise Broken("connects wanted", f"{opening} connects for {waiting} who wait")
 
 
-def too_few(world: World, surplus: int) -> bool:
-    """Should one more be made ready, when ``surplus`` connects are under way for which nobody waits?"""
+def wanting(world: World) -> int:
+    """For how many should a connect be under way? One for whoever was refused and will come again."""
+    many = len(world.ledger.line) or int(world.probing and not world.shut)
+    return min(many, 1) if world.unavailable else many
+
+
+def fails_fast(world: World, done: Done) -> None:
+    """When nothing is connected and connects have failed for long enough, nobody waits but for a connect that began
+    with him; and the next one begins without a waiter."""
+    if done.orders is None or world.ledger.due <= world.now:
+        return
+    line, patience = world.ledger.line, world.failing_since + world.setting.grace
+    if world.unavailable and len(line) > min(1, world.opening):
+        raise Broken("fails fast", "somebody waits")
+    if line and world.now < patience:
+        head = next(iter(line))
+        if world.ledger.due > patience or (
+            could_open(world) and not world.setting.background and head.wake_at > patience
+        ):
+            raise Broken("fails fast", f"nobody looks at {patience}, when those in line are to be refused")
+    began = done.orders.open or any(t.step is world.step.OPEN for t in done.orders.wake)
+    refused = any(t.refusal is not None and t.refusal.value == "unavailable" for t in done.orders.wake)
+    world.probing = refused or (world.probing and not began)
+
+
+def too_few(world: World, surplus: int, opening: int) -> bool:
+    """Should one more be made ready, when so many are under way, ``surplus`` of them for nobody who waits?"""
     setting = world.setting
+    if world.unavailable and opening:
+        return False
     coming = world.connected + len(world.ledger.line) + surplus
     idle = len(world.ledger.idle) + len(world.asked) + surplus
     return coming < setting.min_size or (idle < setting.min_idle and coming < setting.base)
@@ -394,6 +424,8 @@ def refusals(world: World, name: str, before: Before, done: Done) -> None:
             right = world.shut
         elif why == "full":
             right = own and name == "join" and len(before.line) - ordered >= setting.max_waiting
+        elif why == "unavailable":
+            right = world.unavailable and ticket.cause is not None
         elif why == "connect failed":
             his = (ticket in before.line[:1] and abandoned) if setting.background else own
             right = his if setting.backoff is None else not world.ever_connected
@@ -445,7 +477,8 @@ def shelf(world: World, name: str, before: Before, done: Done) -> None:
     due_in_time(world)
     looked_at = name == "tick" and before.due <= now
     watched = setting.held_for > 0 and world.connected > 0
-    rests = looked_at and (world.shut or not world.connected) and not watched and now >= world.fill_at
+    hopes = ledger.line and now < world.failing_since + setting.grace
+    rests = looked_at and (world.shut or not world.connected) and not watched and now >= world.fill_at and not hopes
     if rests and ledger.due < math.inf:
         raise Broken("at rest", f"there is nothing to look after, and it is due at {ledger.due}")
     if done.orders is None or world.shut or name == "connected at last":
@@ -477,10 +510,10 @@ def undone(world: World, looked_at: bool = False) -> tuple[str, str] | None:
             return "asked in time", "one has been silent for too long"
     if not setting.background or now < world.retry_at or not could_open(world):
         return None
-    surplus = world.opening - len(ledger.line)
+    surplus = world.opening - wanting(world)
     if surplus < 0:
         return "no needless waiting", "one may be opened"
-    if now >= world.fill_at and too_few(world, surplus):
+    if now >= world.fill_at and too_few(world, surplus, world.opening):
         return "kept ready", "there should be more"
     return None
 

@@ -30,6 +30,7 @@ class Setting:
     max_lifetime: float = math.inf
     max_uses: float = math.inf
     backoff: tuple[float, float] | None = (0.0, 0.0)
+    grace: float = math.inf
     shared: bool = False  # a cap of two, shared with an outsider who wants one
     background: bool = False  # somebody connects without being asked, and ticks when something is due
     min_idle: int = 0

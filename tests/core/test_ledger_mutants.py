@@ -108,12 +108,12 @@ MUTANTS = [
     ),
     Mutant(
         "the head sleeps through the backoff", "wakes by itself", LEDGER,
-        "                    head.wake_at = self._retry_at\n", "                    pass\n", "backoff",
+        "                    head.wake_at = moment\n", "                    pass\n", "backoff",
     ),
     Mutant(
         "a new time to wake is not told", "told", LEDGER,
-        "                    head.wake_at = self._retry_at\n                    orders.wake.append(head)\n",
-        "                    head.wake_at = self._retry_at\n", "backoff",
+        "                    head.wake_at = moment\n                    orders.wake.append(head)\n",
+        "                    head.wake_at = moment\n", "backoff",
     ),
     # --- one holder
     Mutant(
@@ -406,7 +406,7 @@ MUTANTS = [
     ),
     Mutant(
         "who waits is promised no connect of his own", "no needless waiting", LEDGER,
-        "return max(waiting, waiting + ready,", "return max(waiting + ready,", "kept alive",
+        "wanted = max(wanted, wanted + ready,", "wanted = max(wanted + ready,", "kept alive",
     ),
     Mutant(
         "a failed connect is never tried again", "audit", LEDGER,
@@ -418,7 +418,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is kept ready is tried again at once", "backoff", LEDGER,
-        "if self.closed or now < self.fill_at:", "if self.closed:", "two kept connected",
+        "if not (self.closed or now < self.fill_at):", "if not self.closed:", "two kept connected",
     ),
     Mutant(
         "a success does not end the pause of filling", "kept ready", LEDGER,
@@ -431,7 +431,7 @@ MUTANTS = [
     ),
     Mutant(
         "one that is asked after is replaced", "connects wanted", LEDGER,
-        "idle = len(self.idle) + len(self.asking)\n        ready", "idle = len(self.idle)\n        ready",
+        "idle = len(self.idle) + len(self.asking)\n            ready", "idle = len(self.idle)\n            ready",
         "kept alive and idle",
     ),
     Mutant(
@@ -445,12 +445,12 @@ MUTANTS = [
     ),
     Mutant(
         "what is one too many is opened ahead of demand", "connects wanted", LEDGER,
-        "min(self.rules.min_idle - idle, self._quiet_below - connected - waiting)", "self.rules.min_idle - idle",
+        "min(self.rules.min_idle - idle, self._quiet_below - connected - wanted)", "self.rules.min_idle - idle",
         "background, overflow",
     ),
     Mutant(
         "a closed pool is filled", "connects wanted", LEDGER,
-        "if self.closed or now < self.fill_at:", "if now < self.fill_at:", "two kept connected",
+        "if not (self.closed or now < self.fill_at):", "if not now < self.fill_at:", "two kept connected",
     ),
     Mutant(
         "who has a connect coming is in the way of others", "connects wanted", LEDGER,
@@ -501,7 +501,66 @@ MUTANTS = [
     ),
     Mutant(
         "giving up a connect is no failure", "refusals", LEDGER,
-        "            self._take_failure(error, now, orders)\n", "            self._settle(now, orders)\n", "background",
+        "            self._take_failure(entry, error, now, orders)\n", "            self._settle(now, orders)\n",
+        "background",
+    ),
+    # --- out of reach
+    Mutant(
+        "who waits is not refused", "wakes by itself", LEDGER,
+        "        elif self.unavailable(now):\n", "        elif False:\n", "out of reach",
+    ),
+    Mutant(
+        "who waits is refused though something is connected", "refusals", LEDGER,
+        " and len(self.entries) == self.opening + self.closing\n", "\n", "out of reach",
+    ),
+    Mutant(
+        "the grace begins anew with each failure", "backoff", LEDGER,
+        "self.failing_since = min(self.failing_since, now)", "self.failing_since = now", "out of reach",
+    ),
+    Mutant(
+        "a success does not end the outage", "refusals", LEDGER,
+        "        self.failing_since, self._probing = math.inf, False\n", "        self._probing = False\n",
+        "out of reach",
+    ),
+    Mutant(
+        "who tries is refused with the rest", "connects wanted", LEDGER,
+        "if not (ticket.tries and self.opening)]", "]", "out of reach, background",
+    ),
+    Mutant(
+        "who tried in vain waits on", "refusals", LEDGER,
+        "if not (ticket.tries and self.opening)]", "if not ticket.tries]", "out of reach, background",
+    ),
+    Mutant(
+        "nobody tries for those who were refused", "no needless waiting", LEDGER,
+        "                self._probing = True\n", "", "out of reach, background",
+    ),
+    Mutant(
+        "it is tried for ever, whoever was refused last", "connects wanted", LEDGER,
+        "        self._probing = False\n        entry = Entry", "        entry = Entry", "out of reach, background",
+    ),
+    Mutant(
+        "several try at once", "connects wanted", LEDGER,
+        "return min(wanted, 1) if self.unavailable(now) else wanted", "return wanted", "out of reach, background",
+    ),
+    Mutant(
+        "a closed pool tries", "connects wanted", LEDGER,
+        "(self._probing and not self.closed)", "self._probing", "out of reach, one slot",
+    ),
+    Mutant(
+        "nobody looks when the grace is over", "fails fast", LEDGER,
+        "            self.due = min(self.due, patience)\n", "            pass\n", "out of reach, patient",
+    ),
+    Mutant(
+        "the head sleeps through the end of the grace", "fails fast", LEDGER,
+        "                    moment = patience\n", "                    pass\n", "out of reach",
+    ),
+    Mutant(
+        "out of reach it is tried without a pause", "backoff", LEDGER,
+        "elif self.connected_once or self.unavailable(now):", "elif self.connected_once:", "out of reach",
+    ),
+    Mutant(
+        "a full pool lets one queue in an outage", "audit", LEDGER,
+        "or now >= self.due or self.failing:", "or now >= self.due:", "out of reach, one slot",
     ),
     # --- questions
     Mutant(

@@ -17,6 +17,7 @@ BACK: dict[str, Any] = {"background": True}
 KEPT: dict[str, Any] = {"keeps": True, **BACK}
 WITHIN: dict[str, Any] = {"recycles_within": True, **BACK}
 SLOWLY = (1.0, 2.0)
+OUT: dict[str, Any] = {"backoff": SLOWLY, "grace": 1}
 ALL_TIMES = {"ping_after": 1, "max_idle": 2, "max_lifetime": 3}
 NOT_HERE = frozenset({"clear", "detach"})  # tried in other worlds, where they cost less
 NO_ENDS = frozenset({"recycle", "clear", "close", "detach"})
@@ -54,6 +55,11 @@ SETTINGS = [
     Setting("leaks and a deadline", callers=2, leak_after=2, max_lease=3, max_connecting=1, leave_out=NOT_HERE, **KEPT),
     Setting("questions", callers=2, inactive_after=2, max_connecting=1, leave_out=NO_ENDS, **KEPT),
     Setting("a deadline and silence", callers=2, max_lease=2, keepalive=2, **AGES, leave_out=NO_ENDS, **BACK),
+    Setting("out of reach", callers=2, leave_out=NOT_HERE, **OUT),
+    Setting("out of reach, background", callers=2, leave_out=NOT_HERE, **OUT, **BACK),
+    Setting("out of reach, one slot", callers=2, max_size=1, leave_out=NO_ENDS - {"close"}, **OUT, **BACK),
+    Setting("out of reach, patient", callers=2, max_size=1, leave_out=NO_ENDS, **OUT | {"grace": 2}, **BACK),
+    Setting("out of reach, one kept", callers=2, max_connecting=1, min_size=1, leave_out=NO_ENDS, **OUT, **BACK),
     Setting("background, a shared budget", callers=2, shared=True, min_idle=1, leave_out=NO_ENDS, **BACK),
 ]
 
@@ -78,6 +84,8 @@ LARGE = [
     Setting("two kept connected, one idle", callers=3, min_size=2, min_idle=1, max_idle=2, backoff=SLOWLY, **BACK),
     Setting("background, a budget, silence", callers=3, shared=True, min_idle=1, max_idle=1, **BACK),
     Setting("all limits of a lease", max_lease=4, leak_after=2, inactive_after=1, callers=2, **KEPT),
+    Setting("out of reach", callers=3, backoff=SLOWLY, grace=2),
+    Setting("out of reach, background", callers=3, backoff=SLOWLY, grace=2, **BACK),
     Setting("a deadline in time", callers=3, max_lease=2, max_connecting=1, **KEPT),
     Setting("a deadline and all ages", callers=2, max_lease=2, leak_after=1, keepalive=1, **ALL_TIMES, **KEPT),
     Setting("background, overflow in time", callers=3, sizing="Overflow(1)", min_idle=1, **ALL_TIMES, **BACK),

@@ -60,6 +60,7 @@ class World:
                     keepalive=setting.keepalive,
                 ),
                 backoff=None if setting.backoff is None else core.backoff.Backoff(*setting.backoff, kind="exp"),
+                grace=setting.grace,
                 background=setting.background,
                 holding=core.holding.Holding(setting.max_lease, setting.leak_after, setting.inactive_after),
             ),
@@ -79,6 +80,8 @@ class World:
         self.shut = self.failing = False
         self.delay: float | None = None
         self.retry_at = self.fill_at = -math.inf
+        self.failing_since = math.inf
+        self.probing = False  # somebody was refused since the last connect began
         self.wait_time = self.use_time = 0
         self.lent = self.waited = self.returned = self.opened = self.failures = self.closures = self.dead = 0
         if setting.background:
@@ -333,6 +336,7 @@ class World:
     def _answers_at_last(self, entry: Any) -> None:
         self.ever_connected, self.failing, self.delay = True, False, None
         self.retry_at = self.fill_at = -math.inf
+        self.failing_since, self.probing = math.inf, False
         entry.answered = entry.heard = self.now
         entry.connection = "made"
         entry.ends_at = min(entry.ends_at, self.now + self.setting.max_lifetime)
@@ -340,12 +344,19 @@ class World:
     def _failed(self) -> None:
         self.failures += 1
         self.failing = True
+        self.failing_since = min(self.failing_since, self.now)
         shortest, longest = self.setting.backoff or (0, 0)
-        if self.setting.background or (self.ever_connected and self.setting.backoff is not None):
+        patient = (self.ever_connected or self.unavailable) and self.setting.backoff is not None
+        if self.setting.background or patient:
             self.delay = shortest if self.delay is None else min(2 * self.delay, longest)
             self.fill_at = self.now + self.delay
-        if self.ever_connected and self.setting.backoff is not None:
+        if patient:
             self.retry_at = self.fill_at
+
+    @property
+    def unavailable(self) -> bool:
+        """Nobody should have to wait."""
+        return self.now >= self.failing_since + self.setting.grace and not self.connected
 
     @property
     def live(self) -> int:
@@ -479,7 +490,8 @@ class World:
                 entry = () if ticket.entry is None else self.look(ticket.entry)
                 wake_in = max(-1, ticket.wake_at - now)
                 behind = self.shared is not None and self.shared.before(ticket.since)
-                looks.append((LINE, ranks[ticket.arrival], ticket.step.value, wake_in, behind, entry))
+                tries = self.setting.grace < math.inf and ticket.tries
+                looks.append((LINE, ranks[ticket.arrival], ticket.step.value, wake_in, behind, tries, entry))
         self.looks = looks
         shared = self.shared and (
             self.shared.outside,
@@ -496,8 +508,14 @@ class World:
             (ledger.closed, ledger.connected_once, max(0, ledger._retry_at - now), max(0, ledger.fill_at - now)),
             (self.ever_connected, max(0, self.retry_at - now), max(0, self.fill_at - now), max(0, ledger.due - now)),
             self.delay and (self.delay, ledger._delay),
+            self.setting.grace < math.inf and self.ways_to_fail(),
             shared,
         )
+
+    def ways_to_fail(self) -> Any:
+        ledger, now, grace = self.ledger, self.now, self.setting.grace
+        since = (max(0, self.failing_since + grace - now), max(0, ledger.failing_since + grace - now))
+        return *since, self.probing, ledger._probing
 
     def clone(self) -> World:
         """A copy that shares nothing that changes."""
@@ -517,6 +535,7 @@ class World:
                 same[id(ticket)] = copied = ticket.__class__(ticket.holder)
                 copied.arrival, copied.since, copied.step = ticket.arrival, ticket.since, ticket.step
                 copied.entry, copied.wake_at = same[id(ticket.entry)], ticket.wake_at
+                copied.tries = ticket.tries
                 ticket = copied
             new.callers.append(Caller(caller.mode, ticket, same[id(caller.entry)], caller.arrival))
         if self.shared is not None:

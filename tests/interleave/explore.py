@@ -11,6 +11,7 @@ import builtins
 import contextlib
 import gc
 import logging
+import math
 import sys
 import traceback
 import warnings
@@ -142,7 +143,7 @@ class Explorer:
         self.scenario = scenario
         self.shell = shell or imported()
         self.scheduler = Scheduler()
-        self.config = PoolConfig(clock=self.scheduler, **{"background": False, **scenario.options})
+        self.config = PoolConfig(clock=self.scheduler, **{"background": False, "grace": math.inf, **scenario.options})
         self.outcomes: Counter[str] = Counter()
         self.schedules = 0
         self.length = 60  # about how many points it has, fine ones apart

@@ -95,7 +95,7 @@ KEPT_MUTANTS = [
     ),
     Mutant(
         "a failed connect is kept from the ledger", "nothing lost", "it fails and is tried again", BACKGROUND,
-        "            pool._tell(pool._ledger.failed, entry, bearer=errand, error=error)\n",
+        "            pool._tell(pool._ledger.failed, entry, bearer=errand, error=error, answered=answered)\n",
         "",
     ),
     Mutant(

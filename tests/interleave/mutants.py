@@ -169,8 +169,8 @@ MUTANTS = [
     ),
     Mutant(
         "a failed connect is told to nobody", "nothing lost", "never connected", BORROWING,
-        "            pool._tell(self._ledger.failed, entry, bearer=waiter, error=error, "
-        "ticket=waiter if retries else None)\n",
+        "            pool._tell(self._ledger.failed, entry, bearer=waiter, error=error, ticket=ticket, "
+        "answered=answered)\n",
         "",
     ),
     Mutant(

@@ -73,6 +73,8 @@ class Cap:
         pool._take_orders(event(self._now()), theirs)
         if theirs:
             jobs.append(functools.partial(pool._do, theirs))
+        if pool._config.background:
+            jobs.append(lambda: pool._background.plan(pool._ledger.due))
 
     def _older(self, ledger: Any, since: float) -> bool:
         others = (pool._ledger for pool in self.pools if pool._ledger is not ledger)
@@ -86,7 +88,7 @@ class Cap:
         """Has it somebody who waits, without a connect for him, and whom it would let open?"""
         opening = ledger.opening if ledger.rules.background else 0
         room = len(ledger.entries) < ledger.rules.max_size and ledger.opening < ledger.rules.max_connecting
-        return len(ledger.line) > opening and room and ledger._retry_at <= self._now()
+        return len(ledger.line) > opening and room and ledger.retry_at(self._now()) <= self._now()
 
 
 def share(w: World, permits: int) -> tuple[World, World]:
@@ -122,7 +124,7 @@ def share(w: World, permits: int) -> tuple[World, World]:
             raise Broken("the cap", f"{count} of {permits} open or being opened")
         for each, other in ((one, two), (two, one)):
             line, lines[each] = lines[each], list(each.ledger.line)
-            if other.ledger._retry_at > -math.inf:
+            if other.ledger.retry_at(other.s.time) > -math.inf:
                 continue  # it has failed, and time may have passed since this one was served
             for ticket in line:
                 given = ticket not in lines[each] and ticket.step in (USE, PING)

@@ -39,6 +39,7 @@ from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import CLOSING, GONE, LEASED, OPENING
 from threadpool_db.core.line import OPEN as CONNECT
 from threadpool_db.core.line import PING, USE, WAIT
+from threadpool_db.core.outage import Outage
 from threadpool_db.drivers.base import IDLE, OPEN, Driver, TransactionState
 from threadpool_db.errors import ConnectFailed, PoolClosed, PoolMisuse, PoolOverloaded, PoolTimeout
 
@@ -214,6 +215,7 @@ def repeatable(shell: SimpleNamespace) -> Any:
             super()._start_afresh()
             self._ledger.entries = Entries()
             self._ledger._draw = lambda: 0.5
+            self._ledger.server = Outage()  # none of a server that another order left behind
             self.name = "pool"  # the automatic one depends on what else lives
 
     return Repeatable
@@ -400,7 +402,7 @@ class World:
         return (
             len(ledger.entries) < ledger.rules.max_size
             and ledger.opening < ledger.rules.max_connecting
-            and (self.s.time if at is None else at) >= ledger._retry_at
+            and (self.s.time if at is None else at) >= ledger.retry_at(self.s.time)
             and (self.permits is None or self.permits.free_one(ledger))
         )
 
@@ -434,7 +436,9 @@ class World:
         if line:
             if self.ledger.idle:
                 raise Broken("no needless waiting", f"{line[0]!r} is in line beside an idle connection")
-            if self.should_open() and self.ledger._retry_at == -math.inf:  # after a backoff the head is on its way
+            if (
+                self.should_open() and self.ledger.retry_at(self.s.time) == -math.inf
+            ):  # after a backoff the head is on its way
                 raise Broken("no needless waiting", f"{line[0]!r} is in line, and one may be opened")
         last = -1
         for ticket in line:
@@ -471,7 +475,7 @@ class World:
 
     def _look_at_watch(self, line: list[Any]) -> None:
         """Who wakes when time alone will help?"""
-        retry_at = self.ledger._retry_at
+        retry_at = self.ledger.retry_at(self.s.time)
         head = self.task(line[0].holder.name) if line else None
         if head is not None and self.could_open(at=retry_at) and head.until > retry_at:
             raise Broken("no needless waiting", f"{head} sleeps through {retry_at:g}, when it could be served")

@@ -38,6 +38,7 @@ from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, Entry
 from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.holding import Holding
 from threadpool_db.core.line import OPEN, PING, USE, WAIT, Line, Orders, Refusal, Report, Step, Ticket
+from threadpool_db.core.outage import Server
 from threadpool_db.core.overload import MaxWaiting, Overload
 from threadpool_db.core.sizing import Counts, Elastic, Permits, Sizing
 from threadpool_db.core.stats import BOUNDS, Histogram
@@ -47,8 +48,10 @@ from threadpool_db.core.stats import BOUNDS, Histogram
 class Rules:
     """The settings of a ledger. ``order`` is which idle connection goes first: the ``"lifo"`` one used last, so that
     the rest can age out, or the ``"fifo"`` one idle longest. ``backoff=None``: a failed connect is its borrower's own
-    affair, nobody retries. ``background``: connects are ordered (``orders.open``) and a waiter takes whichever comes
-    first; else the head of the line is elected to connect. ``min_size``, ``min_idle`` and ``keepalive`` need it."""
+    affair, nobody retries. ``grace``: when nothing is connected and connects have failed for so long, nobody waits any
+    more; without a backoff it has no meaning. ``background``: connects are ordered (``orders.open``) and a waiter takes
+    whichever comes first; else the head of the line is elected to connect. ``min_size``, ``min_idle`` and ``keepalive``
+    need it."""
 
     max_size: float = 10
     min_size: int = 0
@@ -57,6 +60,7 @@ class Rules:
     order: str = "lifo"
     freshness: Freshness = Freshness()
     backoff: Backoff | None = Backoff()
+    grace: float = math.inf
     background: bool = False
     holding: Holding = Holding()
 
@@ -68,12 +72,14 @@ class Ledger:
         sizing: Sizing | None = None,
         overload: Overload | None = None,
         permits: Permits | None = None,
+        server: Server | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.rules = rules
         self.sizing = sizing or Elastic()
         self.overload = overload or MaxWaiting()
         self.permits = permits
+        self.server = server
         self._draw = draw
         self._fresh = rules.freshness
         # where some are to be kept ready, each one taken may order another connect: the long way
@@ -97,6 +103,8 @@ class Ledger:
         self._delay: float | None = None
         self._retry_at = -math.inf
         self.fill_at = -math.inf  # nothing is opened ahead of demand before
+        self.failing_since = math.inf
+        self._probing = False  # somebody was refused since the last connect began: the next one needs no waiter
 
         self.arrivals = self._joined = self._lent = 0
         self.opened_count = self.closures = self.connect_failures = self.dead_count = 0
@@ -161,7 +169,7 @@ class Ledger:
 
     def queue(self, ticket: Ticket, now: float) -> bool:
         """Into a line that moves only when something comes back. False: nothing was done, ``join`` must."""
-        if self.idle or len(self.entries) < self.rules.max_size or self.closed or now >= self.due:
+        if self.idle or len(self.entries) < self.rules.max_size or self.closed or now >= self.due or self.failing:
             return False
         self._arrive(ticket, now)
         if self._admits(len(self.line), now):
@@ -244,6 +252,9 @@ class Ledger:
         self.connected_once = True
         self.connect_error = self._delay = None
         self._retry_at = self.fill_at = -math.inf
+        self.failing_since, self._probing = math.inf, False
+        if self.server is not None:
+            self.server.connected(now)
         entry.opened_at = entry.last_used = entry.asked_at = now
         entry.expires_at = min(entry.expires_at, self._fresh.expires_at(now, self._draw()))
         self.due = now  # one more changes what may be retired, and is to be looked after
@@ -260,8 +271,11 @@ class Ledger:
         self._settle(now, orders)
         return orders
 
-    def failed(self, entry: Entry, now: float, error: BaseException, ticket: Ticket | None = None) -> Orders:
-        """A connect failed. ``ticket``, the one who tried, takes its old place again; None: it went away.
+    def failed(
+        self, entry: Entry, now: float, error: BaseException, ticket: Ticket | None = None, answered: bool = False
+    ) -> Orders:
+        """A connect failed. ``ticket``, the one who tried, takes its old place again; None: it went away. ``answered``:
+        the server itself said no, to this pool, which is nothing to the other pools of that server.
 
         A pool that has never connected refuses everybody in line at once: a wrong password is not worth ten seconds.
         Without a backoff nobody retries, ``ticket`` neither.
@@ -278,7 +292,7 @@ class Ledger:
             self._resume(ticket)
         elif ticket is not None:
             ticket.refuse(Refusal.CONNECT_FAILED, error)
-        self._take_failure(error, now, orders)
+        self._take_failure(entry, error, now, orders, answered)
         return orders
 
     def overdue(self, entry: Entry, now: float, error: BaseException) -> Orders:
@@ -288,7 +302,7 @@ class Ledger:
             entry.become(CLOSING)
             self.opening -= 1
             self.closing += 1
-            self._take_failure(error, now, orders)
+            self._take_failure(entry, error, now, orders)
         return orders
 
     def asked(self, entry: Entry, now: float, alive: bool) -> Orders:
@@ -463,8 +477,11 @@ class Ledger:
                 orders.wake.append(head)
             else:
                 # nothing but time may help it: the head, and only the head, wakes by itself and calls tick
-                if head.wake_at != self._retry_at and self._retry_at > now:
-                    head.wake_at = self._retry_at
+                moment, patience = self.retry_at(now), self.failing_since + self.rules.grace
+                if now < patience < moment:
+                    moment = patience
+                if head.wake_at != moment and moment > now:
+                    head.wake_at = moment
                     orders.wake.append(head)
                 break
         if overdue:
@@ -473,25 +490,63 @@ class Ledger:
         if self.rules.background:
             while self.opening < self._wanted(now) and self._may_open(now):
                 orders.open.append(self._reserve(now))
+                if (head := self.line.head) is not None and self.unavailable(now):
+                    head.tries = True
+        if self.failing and self.line:
+            self._fail_fast(now, orders)
+
+    def _fail_fast(self, now: float, orders: Orders) -> None:
+        """When the database has been out of reach for long enough nobody waits, but for who came to be the first to
+        ask in this step of the backoff: a connect was begun for him."""
+        patience = self.failing_since + self.rules.grace
+        if now < patience:
+            self.due = min(self.due, patience)
+        elif self.unavailable(now):
+            for ticket in [ticket for ticket in self.line if not (ticket.tries and self.opening)]:
+                del self.line[ticket]
+                ticket.refuse(Refusal.UNAVAILABLE, self.connect_error)
+                orders.wake.append(ticket)
+                self._probing = True
 
     def _wanted(self, now: float) -> float:
-        """How many connects should be under way: one for each who waits, and what is to be kept ready."""
-        waiting = len(self.line)
-        if self.closed or now < self.fill_at:
-            return waiting
-        connected = len(self.entries) - self.opening - self.closing
-        idle = len(self.idle) + len(self.asking)
-        ready = min(self.rules.min_idle - idle, self._quiet_below - connected - waiting)  # none that is one too many
-        return max(waiting, waiting + ready, self.rules.min_size - connected)
+        """How many connects should be under way: one for each who waits, and what is to be kept ready. While the
+        database is out of reach one will do, and is for whoever was refused since the last one."""
+        wanted: float = len(self.line) or (self._probing and not self.closed)
+        if not (self.closed or now < self.fill_at):
+            connected = len(self.entries) - self.opening - self.closing
+            idle = len(self.idle) + len(self.asking)
+            ready = min(self.rules.min_idle - idle, self._quiet_below - connected - wanted)  # none that is one too many
+            wanted = max(wanted, wanted + ready, self.rules.min_size - connected)
+        return min(wanted, 1) if self.unavailable(now) else wanted
 
     def _may_open(self, now: float) -> bool:
         if len(self.entries) >= self.rules.max_size or self.opening >= self.rules.max_connecting:
             return False
         if now < self._retry_at or not self.sizing.may_open(self.counts(), now):
             return False
-        return self.permits is None or self.permits.take(self)
+        server, permits = self._server(now), self.permits
+        turn = -math.inf if server is None else server.next_at(now)
+        if now >= turn:
+            if permits is not None and not permits.take(self):
+                return False
+            if server is None or server.admits(now):  # last: a turn that is taken is used
+                return True
+            if permits is not None:
+                permits.free(self)  # another pool of that server was faster
+        self.due = min(self.due, turn if now < turn else now)
+        return False
+
+    def _server(self, now: float) -> Server | None:
+        """What all its pools know of it; nothing to one that has never connected, and is to say at once why."""
+        return self.server if self.connected_once or self.unavailable(now) else None
+
+    def retry_at(self, now: float) -> float:
+        """When the next connect may start; a time that has passed if now."""
+        server = self._server(now)
+        return self._retry_at if server is None else max(self._retry_at, server.next_at(now))
 
     def _reserve(self, now: float) -> Entry:
+        self._probing = False
         entry = Entry(now, self.generation)
         self.entries.add(entry)
         self.opening += 1
@@ -559,17 +614,31 @@ class Ledger:
         self.opening -= 1
         self._forget(entry)
 
-    def _take_failure(self, error: BaseException, now: float, orders: Orders) -> None:
+    @property
+    def failing(self) -> bool:
+        """Has no connect succeeded since one failed?"""
+        return self.failing_since < math.inf
+
+    def unavailable(self, now: float) -> bool:
+        """Is nothing connected, and have connects failed for ``grace``? Then nobody waits."""
+        return now >= self.failing_since + self.rules.grace and len(self.entries) == self.opening + self.closing
+
+    def _take_failure(
+        self, entry: Entry, error: BaseException, now: float, orders: Orders, answered: bool = False
+    ) -> None:
         """A pool that has never connected refuses everybody in line at once; one that has tries again after a delay.
         Where nobody retries, one in line goes without: the connect was his, and is not ordered again."""
         self.connect_failures += 1
         self.connect_error = error
         backoff, background = self.rules.backoff, self.rules.background
         self._delay = (backoff or Backoff()).after(self._delay, self._draw())
+        self.failing_since = min(self.failing_since, now)
+        if self.server is not None and not answered:
+            self.server.failed(entry.opened_at, now, self._delay)
         if backoff is None:
             if background and len(self.line) > self.opening:
                 self._refuse(1, Refusal.CONNECT_FAILED, error, orders)
-        elif self.connected_once:
+        elif self.connected_once or self.unavailable(now):
             self._retry_at = now + self._delay
         else:
             self._refuse(len(self.line), Refusal.CONNECT_FAILED, error, orders)

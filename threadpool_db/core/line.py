@@ -30,13 +30,15 @@ class Refusal(enum.Enum):
     CLOSED = "closed"
     FULL = "full"
     CONNECT_FAILED = "connect failed"  # ticket.cause says how
+    UNAVAILABLE = "unavailable"  # and why
 
 
 class Ticket:
     """A place in line. ``arrival`` orders the line and is kept for life; ``wake_at`` is when to call ``tick``."""
 
     __slots__ = (
-        "arrival", "cause", "claim", "code", "entry", "holder", "instruction", "refusal", "since", "step", "wake_at",
+        "arrival", "cause", "claim", "code", "entry", "holder", "instruction", "refusal", "since", "step", "tries",
+        "wake_at",
     )  # fmt: skip
 
     def __init__(self, holder: Any = None, code: Any = None, instruction: int = -1) -> None:
@@ -51,6 +53,7 @@ class Ticket:
         self.refusal: Refusal | None = None
         self.cause: BaseException | None = None
         self.wake_at = math.inf
+        self.tries = False  # the database seems out of reach, and a connect was begun for it all the same
 
     def grant(self, step: Step, entry: Entry) -> None:
         entry.holder, entry.code, entry.instruction = self.holder, self.code, self.instruction

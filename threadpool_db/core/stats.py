@@ -84,7 +84,7 @@ class Snapshot:
     ``checkouts`` counts connections handed to borrowers, ``timeouts`` and ``refused`` those who got none; ``dead``
     those found dead before a borrower got them, ``lost`` those whose lease was dropped without a checkin, ``expired``
     those taken away at ``max_lease``. ``wait`` is the time until a borrower was given one, connecting included;
-    ``connect`` of those that succeeded.
+    ``connect`` of those that succeeded. ``failing_for``: seconds in which connects have failed and none has succeeded.
     """
 
     name: str
@@ -104,6 +104,7 @@ class Snapshot:
     connect: Durations = Durations()
     holders: tuple[Hold, ...] = field(default=())
     connect_error: BaseException | None = None
+    failing_for: float = 0.0
 
     @property
     def max_size(self) -> float:

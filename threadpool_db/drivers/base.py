@@ -197,6 +197,12 @@ class Driver(Generic[C]):
         """Local: the database's own code of an error, for ``disconnect_on``: an SQLSTATE, or a number."""
         return None
 
+    def is_answer(self, error: BaseException) -> bool:
+        """Did ``connect`` fail because the server said no to these parameters (a wrong password, an unknown database)?
+        Such a no is nothing to other pools of the same server; whatever else fails tells them that it is out of reach.
+        """
+        return False
+
     @property
     def server_key(self) -> Hashable:
         """Which server: (host, port) or a path; pools with the same key share the knowledge that it is down."""

@@ -15,6 +15,15 @@ STATES = (IDLE, BUSY, OPEN, FAILED, UNKNOWN)
 TRANSACTION_IDLE = 0
 #: the SQLSTATEs after which the server hangs up: shutdown, crash and idle_session_timeout are 57P0x
 _HANGS_UP = ("25P03", "25P04")
+#: also FATAL, and yet about the server and not about whoever asked (SQLSTATE 57P03 and 53300)
+_BUSY = (
+    "starting up",
+    "shutting down",
+    "recovery",
+    "not accepting connections",
+    "too many clients",
+    "slots are reserved",
+)
 _LONGEST_TIMEOUT = 2**31 - 1  # libpq's is an int
 
 #: its arguments are the process id and the least age in seconds
@@ -66,6 +75,12 @@ class Postgresql(Client[C]):
     def _forgo(self, connection: C, attribute: str) -> None:
         """Let the session decide: this attribute is None from now on, and counts as made so."""
         raise NotImplementedError
+
+    def is_answer(self, error: BaseException) -> bool:
+        # A failed connect has no SQLSTATE, only the server's own words after libpq's. Where they are in a language in
+        # which "FATAL" is another word, the other pools of that server hold back for one step of the backoff.
+        said = str(error)
+        return isinstance(error, self._module.Error) and "FATAL" in said and not any(word in said for word in _BUSY)
 
     def address(self) -> Hashable:
         given = self._parameters

@@ -35,6 +35,8 @@ _IN_TRANSACTION, _AUTOCOMMIT = 1, 2
 _COM_RESET_CONNECTION = 0x1F
 _UNKNOWN_COMMAND = 1047
 _NO_SUCH_THREAD = 1094
+#: of the server's own errors (1000 to 1999) those about itself: no memory, too many connections, no thread, shutdown
+_BUSY = frozenset({1037, 1040, 1041, 1053, 1135})
 #: killed; gone away; lost; commands out of sync; ... ; the server shuts down; disconnected for inactivity
 _HANGS_UP = frozenset({1053, 1927, 2006, 2013, 2014, 2045, 2055, 4031})
 _LONGEST_TIMEOUT = 31536000  # PyMySQL takes no more
@@ -227,6 +229,10 @@ class PyMySQL(Client["Connection[Any]"]):
         if not isinstance(error, self._module.err.MySQLError):
             return False
         return error.args[:1] == (0,) or bool(_HANGS_UP.intersection(error.args[:1]))
+
+    def is_answer(self, error: BaseException) -> bool:
+        code = error.args[0] if error.args else None
+        return isinstance(error, self._module.err.Error) and code in range(1000, 2000) and code not in _BUSY
 
     def address(self) -> Hashable:
         given = self._parameters
