@@ -24,11 +24,11 @@ from threadpool_db.testing import Latch
 
 
 @contextmanager
-def leak_reported_elsewhere(line: str) -> Iterator[None]:
-    """As ``leak_reported``, by a worker, in its own time."""
+def leak_reported_elsewhere(line: str, many: int = 1) -> Iterator[None]:
+    """As ``leak_reported``, by a worker, in its own time; ``many`` of them."""
     with pytest.warns(ResourceWarning, match=f"a lease taken at .*{line}.* was dropped without checkin") as caught:  # noqa: PT031
         yield
-        eventually(lambda: len(caught), "the leak is reported")
+        eventually(lambda: len(caught) >= many, f"{many} leaks are reported")
 
 
 # --- Reports ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from urllib.parse import quote
 
@@ -108,7 +109,7 @@ def reload_rules(site, refuses):
 
 def test_after_a_rotation_the_pool_recovers_as_soon_as_configure_has_the_new_password(guarded_bank):
     site, vault, watcher = guarded_bank.site, Vault(OLD), Watcher()
-    options = {"max_size": 4, "timeout": 0.5, "configure": vault, "observers": [watcher]}
+    options = {"max_size": 4, "timeout": 0.5, "configure": vault, "observers": [watcher], "grace": math.inf}
     with create_pool(site.url(), **options) as pool:
         meet_all(site, pool, 4)  # or a connect with the old password may still be on its way
         with Load(guarded_bank, pool, threads=8) as load:
@@ -130,7 +131,7 @@ def test_after_a_rotation_the_pool_recovers_as_soon_as_configure_has_the_new_pas
 def test_after_a_rotation_that_the_pool_is_not_told_of_waiters_learn_the_cause_in_time(guarded_bank):
     site, patience, watcher = guarded_bank.site, 0.5, Watcher()
     url = site.url().replace(f"{USER}@", f"{USER}:{quote(OLD)}@")
-    options = {"timeout": patience, "backoff": Backoff(0.05, 0.2), "observers": [watcher]}
+    options = {"timeout": patience, "backoff": Backoff(0.05, 0.2), "observers": [watcher], "grace": math.inf}
     with create_pool(url, max_size=4, **options) as pool:
         meet_all(site, pool, 4)  # or a connect with the old password may still be on its way
         with Load(guarded_bank, pool, threads=8) as load:

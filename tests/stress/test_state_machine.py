@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import warnings
 
 import hypothesis.strategies as st
@@ -66,6 +67,7 @@ class PoolMachine(RuleBasedStateMachine):
                 "max_size": size,
                 "clock": self.clock,
                 "backoff": Backoff(RETRY, RETRY),
+                "grace": math.inf,
                 "lifetime_jitter": 0.0,
                 "ping_after": PING_AFTER,
                 "max_idle": MAX_IDLE,
