@@ -54,7 +54,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "checkout.pin",
-        "checkout.per_operation checkout.per_thread checkout.pooler",
+        "checkout.per_operation checkout.per_thread checkout.permitted",
         "result",
         "checkout.blocks",
         "checkout.reader",

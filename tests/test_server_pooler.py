@@ -22,7 +22,7 @@ from tests.drivers import ask
 from tests.faults.bank import Bank, Load, Site, eventually
 from tests.servers import PgBouncer, Postgres
 from threadpool_db import LeaseExpired, Pool, PoolConfig, PoolError, PoolMisuse, create_pool
-from threadpool_db.checkout.pooler import refusal
+from threadpool_db.checkout.permitted import behind_pooler
 from threadpool_db.core.statement import Judgement, judge
 from threadpool_db.lease import entry_of
 from threadpool_db.testing import ScriptedDriver
@@ -303,10 +303,12 @@ def test_only_a_driver_that_cannot_tell_takes_the_block_for_the_transaction():
 
 def test_the_remedy_is_one_that_the_database_has():
     clean = Judgement()
-    assert refusal(clean, "postgresql", False) == refusal(clean, "mysql", True) == ""
+    assert behind_pooler(clean, "postgresql", False) == behind_pooler(clean, "mysql", True) == ""
     dirty = judge("set time_zone = '+01:00'", "mysql")
-    assert "SET STATEMENT" in refusal(dirty, "mysql", True) and "SET LOCAL" not in refusal(dirty, "mysql", True)
-    assert "at the server" in refusal(Judgement(dirty=True, why="SET x"), "", True)
+    assert "SET STATEMENT" in behind_pooler(dirty, "mysql", True) and "SET LOCAL" not in behind_pooler(
+        dirty, "mysql", True
+    )
+    assert "at the server" in behind_pooler(Judgement(dirty=True, why="SET x"), "", True)
 
 
 def test_on_mariadb_the_same_is_refused(mariadb):

@@ -13,13 +13,13 @@ from sys import _getframe as getframe
 from types import FrameType
 from typing import Any, TypeVar
 
-from threadpool_db.checkout import per_operation, per_thread, pooler
+from threadpool_db.checkout import per_operation, per_thread, permitted
 from threadpool_db.checkout.blocks import ConnectionBlock, Scope, TransactionBlock
 from threadpool_db.checkout.pin import Begun, Hold, ThreadEnd
 from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import Entry
-from threadpool_db.core.statement import Judgement, judge
+from threadpool_db.core.statement import judge
 from threadpool_db.drivers.base import BUSY, FAILED, OPEN, UNKNOWN, Driver
 from threadpool_db.drivers.choose import Undecided, driver_for
 from threadpool_db.errors import PoolMisuse, StaleLease
@@ -64,12 +64,8 @@ class Face(ConnectionPool[Any]):
         """One operation, ``execute``'s or a proxy's: in mode False it begins what a proxy is to end (``begun``)."""
         hold = self._hold()
         judged = judge(sql, dialect := self._upkeep.driver.dialect)
-        looks = self._looks_after_sessions
         if judged.dirty or judged.asks_session:
-            if self._config.server_pooler:
-                self._refuse_behind_pooler(hold, sql, timeout)
-            elif looks and self._config.checkout == "operation":
-                self._refuse_without_session(hold, sql, timeout)
+            self._refuse(hold, sql, timeout)
         lease, found = self._lease_for(hold, timeout, frame, mode)
         entry, driver = entry_of(lease), self._upkeep.driver
         connection = entry.connection
@@ -84,7 +80,7 @@ class Face(ConnectionPool[Any]):
                     f"pool {self.name!r}: this driver cannot tell how long a hand-written BEGIN holds; "
                     "use transaction()"
                 )
-            if judged.dirty and looks:
+            if judged.dirty and self._looks_after_sessions:
                 entry.reset_first = hold.pinned = True
             result = action(connection)
             if begun is not None and not joined and (implicit or judged.begins):
@@ -97,41 +93,25 @@ class Face(ConnectionPool[Any]):
         self._after(hold, lease, None, joined)
         return result
 
-    def _refuse_without_session(self, hold: Hold, sql: str | bytes, timeout: float | None) -> None:
-        """The next operation may run on another connection: what a statement leaves would be lost, or somebody else's,
-        and a question about an earlier one would get another session's answer."""
-        if hold.current() or hold.blocks:
+    def _refuse(self, hold: Hold, sql: str | bytes, timeout: float | None) -> None:
+        """It leaves something in the session, or asks for it: PoolMisuse, if nothing here holds a session for it."""
+        lease = hold.current()
+        kept = self._config.checkout == "thread" or not self._looks_after_sessions or lease is not None or hold.blocks
+        if kept and not self._config.server_pooler:
             return
-        judged = self._judge_surely(sql, timeout)
-        if judged.unknown:
-            return  # the database will say what it thinks of it; the connection is reset afterwards
-        if judged.asks_session:
-            raise PoolMisuse(
-                f"pool {self.name!r}: this statement ({judged.why}) asks the session about an earlier one, which may "
-                "have run on another connection; run both inside connection(), transaction() or lease(), or use the "
-                "result's lastrowid and rowcount"
-            )
-        if judged.dirty and not hold.scopes:
-            raise PoolMisuse(
-                f"pool {self.name!r}: this statement ({judged.why}) leaves something in the session, and nothing here "
-                "outlives it (the next operation may run on another connection); run it inside scope(), connection(), "
-                "transaction() or lease()"
-            )
-
-    def _refuse_behind_pooler(self, hold: Hold, sql: str | bytes, timeout: float | None) -> None:
-        """Not even a block is a session there: only a transaction is."""
-        lease, judged, driver = hold.current(), self._judge_surely(sql, timeout), self._upkeep.driver
-        inside = bool(hold.transactions)
-        if lease is not None and driver.has_autocommit:
-            inside = self._in_transaction(entry_of(lease))
-        why = pooler.refusal(judged, driver.dialect, inside)
-        if why:
-            raise PoolMisuse(f"pool {self.name!r}: {why}")
-
-    def _judge_surely(self, sql: str | bytes, timeout: float | None) -> Judgement:
         if isinstance(self._upkeep.driver, Undecided):
             self.checkout(timeout).checkin()  # the first connection shows whose SQL this is
-        return judge(sql, self._upkeep.driver.dialect)
+        driver = self._upkeep.driver
+        judged = judge(sql, driver.dialect)
+        if self._config.server_pooler:
+            inside = bool(hold.transactions)
+            if lease is not None and driver.has_autocommit:
+                inside = self._in_transaction(entry_of(lease))
+            why = permitted.behind_pooler(judged, driver.dialect, inside)
+        else:
+            why = permitted.without_session(judged, bool(hold.scopes))
+        if why:
+            raise PoolMisuse(f"pool {self.name!r}: {why}")
 
     def _after(self, hold: Hold, lease: Lease[Any], error: BaseException | None, joined: bool) -> None:
         """An operation ended: keep the connection, or let go of it?"""
