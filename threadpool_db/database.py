@@ -23,7 +23,7 @@ from threadpool_db.core.statement import judge
 from threadpool_db.drivers.base import BUSY, FAILED, OPEN, UNKNOWN, Driver
 from threadpool_db.drivers.choose import Undecided, driver_for
 from threadpool_db.errors import PoolMisuse, StaleLease
-from threadpool_db.lease import Lease, entry_of
+from threadpool_db.lease import Lease, entry_of, where
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.result import Parameters, Result, run
 
@@ -37,6 +37,7 @@ class Face(ConnectionPool[Any]):
     def _start_afresh(self) -> None:
         super()._start_afresh()
         self._mine = threading.local()
+        self._pins_told: set[tuple[str, str]] = set()
         self._keeps = _KEEPS[self._config.checkout]
         self._looks_after_sessions = self._config.reset != "never"
 
@@ -81,6 +82,8 @@ class Face(ConnectionPool[Any]):
                     "use transaction()"
                 )
             if judged.dirty and self._looks_after_sessions:
+                if not (hold.kept or hold.blocks or self._config.checkout == "thread"):
+                    self._tell_of_pin(judged.why, where(frame.f_code, frame.f_lasti))
                 entry.reset_first = hold.pinned = True
             result = action(connection)
             if begun is not None and not joined and (implicit or judged.begins):
@@ -112,6 +115,12 @@ class Face(ConnectionPool[Any]):
             why = permitted.without_session(judged, bool(hold.scopes))
         if why:
             raise PoolMisuse(f"pool {self.name!r}: {why}")
+
+    def _tell_of_pin(self, why: str, place: str) -> None:
+        """Once for each statement: it makes per-operation checkout hold a connection for the rest of the scope."""
+        if (why, place) not in self._pins_told:
+            self._pins_told.add((why, place))
+            self._observers.tell("pinned", 0.0, f"{why} at {place} keeps its connection until the scope ends")
 
     def _after(self, hold: Hold, lease: Lease[Any], error: BaseException | None, joined: bool) -> None:
         """An operation ended: keep the connection, or let go of it?"""

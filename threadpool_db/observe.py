@@ -24,7 +24,8 @@ class Event:
     ``kind`` is one of ``connected``, ``connect_failed``, ``disconnected`` (exactly one for each ``connected``),
     ``dead`` (found dead before a borrower got it), ``lost`` (a lease was dropped without checkin), ``expired`` (taken
     away at ``max_lease``), ``leftover`` (something was left in a session that the pool cannot wipe, see
-    ``server_pooler``), ``leak`` and ``inactive`` (held for too long, or without being used), ``refused``.
+    ``server_pooler``), ``leak`` and ``inactive`` (held for too long, or without being used), ``pinned``
+    (once for each statement that makes per-operation checkout hold a connection until its scope ends), ``refused``.
     ``seconds`` is how long it took, or had been held; ``detail`` a sentence for people, without secrets.
     """
 
@@ -38,7 +39,7 @@ class Event:
 Observer = Callable[[Event], None]
 
 _LEVELS = {
-    **dict.fromkeys(("connect_failed", "lost", "expired", "leftover", "leak", "inactive"), logging.WARNING),
+    **dict.fromkeys(("connect_failed", "lost", "expired", "leftover", "leak", "inactive", "pinned"), logging.WARNING),
     **dict.fromkeys(("dead", "refused"), logging.INFO),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -225,3 +226,23 @@ class TestQuestions:
             else:
                 pool.execute(db.insert(7))
                 assert len(pool.execute(self.ASKING[db_name])) == 1
+
+
+def test_what_pins_is_told_once_for_each_statement(tmp_path: Path) -> None:
+    told: list[str] = []
+    observers = [lambda event: told.append(event.detail) if event.kind == "pinned" else None]
+    with create_pool(f"sqlite:///{tmp_path}/pins.db", observers=observers) as pool:
+        for _ in range(3):
+            with pool.scope():
+                pool.execute("pragma cache_size = 77")
+                pool.execute("pragma cache_size = 78")  # it is pinned already
+        with pool.scope():
+            pool.execute("create temp table mine (id int)")
+        with pool.connection():
+            pool.execute("pragma cache_size = 79")  # a block holds it anyway
+    assert len(told) == 2
+    assert "PRAGMA" in told[0] and "TEMP" in told[1].upper()
+    assert all("test_pin.py:" in one and "until the scope ends" in one for one in told)
+    with create_pool(f"sqlite:///{tmp_path}/pins.db", checkout="thread", observers=observers) as pool, pool.scope():
+        pool.execute("pragma cache_size = 77")
+    assert len(told) == 2

@@ -144,12 +144,13 @@ class Crowd:
                 self.wrong.append(error)
 
     def _visit(self, me: int, dice: random.Random) -> None:
+        way = dice.choice(WAYS) if self.way == "both" else self.way
         with self.pool.connection() as connection:
             self._compare(speaker(connection), self.new, "new")
-            if self.way == "cursor":
+            if way == "cursor":
                 self._play(speaker(connection), me, dice)
                 connection.commit()  # a rollback would undo what was set
-        if self.way == "execute":
+        if way == "execute":
             self._play(self.pool.execute, me, dice)
 
     def _play(self, say: Say, me: int, dice: random.Random) -> None:
@@ -207,14 +208,19 @@ def url(driver: str, request: pytest.FixtureRequest, caplog: Any) -> str:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        pytest.param(2.5, id="short"),
-        pytest.param(60.0, id="long", marks=[pytest.mark.proof, pytest.mark.timeout(150)]),
-    ],
-)
-def test_nobody_ever_sees_what_another_left_in_a_session(url, policy, way, seconds):
+def test_nobody_ever_sees_what_another_left_in_a_session(url, policy, way):
+    assert_nobody_meets_another(url, policy, way, 2.0)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("driver", ["psycopg2", "pymysql"])
+def test_nobody_ever_does_in_a_minute(url, policy):
+    assert_nobody_meets_another(url, policy, "both", 60.0)
+
+
+def assert_nobody_meets_another(url, policy, way, seconds):
     crowd = Crowd(url, policy, way)
     with crowd.pool:
         crowd.run(seconds)
