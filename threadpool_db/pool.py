@@ -38,7 +38,7 @@ from threadpool_db.errors import PoolMisuse, StaleLease
 from threadpool_db.lease import Claim, Errand, Lease, held
 from threadpool_db.observe import Observers, claim_name, release_name
 from threadpool_db.telling import snapshot, tell
-from threadpool_db.upkeep import Upkeep
+from threadpool_db.upkeep import Upkeep, possible
 from threadpool_db.waiting import REAL_TIME, Gate, Holder, Mailbox, Waiter
 
 if TYPE_CHECKING:
@@ -66,19 +66,18 @@ class ConnectionPool(Generic[C]):
         self._idle_order = order
         self._clock = config.clock or REAL_TIME
         self._now = self._clock.now
-        # what may refuse comes before the name: whoever keeps the error keeps us, and the name with us
-        self._upkeep = Upkeep(driver, config, self._clock, self._observe)
+        possible(
+            driver, config, self._clock
+        )  # before the name is taken: whoever keeps the error keeps us, and our name
         self.name = claim_name(self, config.name, driver.name)
         self._observers = Observers(self.name, config.observers)
         self._timeout = config.timeout
         self._peek_after = config.peek_after or -math.inf  # 0: also if it came back while we waited for the lock
+        self._upkeep = Upkeep(driver, config, self._clock, self._observers.tell)
         self._start_afresh()
         fork.watch(self)
         if config.min_size or config.min_idle:
             self._tell(self._ledger.tick)
-
-    def _observe(self, *event: Any) -> None:
-        self._observers.tell(*event)
 
     def _start_afresh(self) -> None:
         """An empty ledger and a new lock: at birth, and in a forked child, where no lock of the parent's is safe."""

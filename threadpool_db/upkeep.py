@@ -43,9 +43,7 @@ class Upkeep(Generic[C]):
     def adopt(self, driver: Driver[C]) -> None:
         """Work with this driver from now on. ValueError: it cannot do what an option asks of it."""
         config = self._config
-        if config.server_pooler:
-            driver.expect_pooler()
-        session = Session(driver, config, self._clock)
+        session = possible(driver, config, self._clock)
         self._dooming: frozenset[object] = frozenset(config.disconnect_on or ())
         if config.disconnect_on is None and not config.read_only:
             self._dooming = driver.read_only_codes
@@ -290,6 +288,13 @@ def _leftover(entry: Entry) -> str:
         f"a lease taken at {where(entry.code, entry.instruction)} left something in a session of the pooler's, where "
         "other clients may meet it; to close our connection does not undo it: use SET LOCAL inside transaction()"
     )
+
+
+def possible(driver: Driver[C], config: PoolConfig, clock: Clock) -> Session[C]:
+    """What its sessions are told. ValueError: the driver cannot do what an option asks of it."""
+    if config.server_pooler:
+        driver.expect_pooler()
+    return Session(driver, config, clock)
 
 
 def _references(entry: Entry) -> int:
