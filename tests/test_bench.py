@@ -136,7 +136,7 @@ def test_memory_is_what_the_pool_keeps_for_each(traced):
     assert memory.of_idle(hoard) == pytest.approx(1000, rel=0.1)
     thorough = Contestant("thorough", Thorough(), "pool.take()", "pool.release()")
     plain = min(memory.of_waiters(memory.at_a_lock()) for _ in range(3))
-    assert memory.of_waiters(thorough) - plain == pytest.approx(1000, rel=0.3)
+    assert min(memory.of_waiters(thorough) for _ in range(3)) - plain == pytest.approx(1000, rel=0.3)
 
 
 def test_the_pool_takes_little_memory_for_each(traced):
