@@ -574,3 +574,14 @@ def test_a_lease_dropped_by_a_thread_whose_connect_once_failed_is_noticed_at_onc
         with leak_reported("forget"):
             s.read_mail()
         s.assert_nothing_lost()
+
+
+def test_an_interrupt_on_the_way_out_of_a_connect_forbids_nothing_for_ever():
+    with scene(max_size=1) as s:
+        seen = []
+        s.driver.script("connect", lambda: seen.extend(s.pool._ledger.entries))
+        s.pool.checkout().discard()
+        here = s.pool._here
+        here.connecting = seen[0]  # as it is when the line that takes it back was never reached
+        del here.holder
+        s.pool.checkout().checkin()

@@ -29,6 +29,7 @@ from threadpool_db.refusal import (
     timeout_message,
     unavailable_message,
 )
+from threadpool_db.telling import snapshot as take_snapshot
 from threadpool_db.waiting import Holder, Waiter
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Borrowing:
             if dead is None:
                 if self._timeout <= 0:
                     pool._tell(self._ledger.snatch, waiter)
-                elif not self._queue():
+                elif self._ledger.failing or not self._queue():
                     pool._tell(self._ledger.join, waiter)
             else:
                 waiter.claim = dead
@@ -76,7 +77,8 @@ class Borrowing:
                 self._replace(claim.entry)
         except BaseException:
             waiter.holder.waiting = False
-            pool._tell(self._leave)
+            if waiter.step is not REFUSED or waiter.claim is not None:
+                pool._tell(self._leave)
             raise
 
     def _queue(self) -> bool:
@@ -242,9 +244,11 @@ class Borrowing:
         cause, waiter.cause = waiter.cause, None  # else a circle: its traceback knows this waiter
         if waiter.refusal is Refusal.CONNECT_FAILED and cause is not None:
             return PoolMisuse(str(cause)) if isinstance(cause, PoolMisuse) else self._connect_failed(cause)
-        full, unavailable = waiter.refusal is Refusal.FULL, waiter.refusal is Refusal.UNAVAILABLE
+        if waiter.refusal is Refusal.UNAVAILABLE:
+            return self._unavailable(cause)
+        full = waiter.refusal is Refusal.FULL
         with pool._lock:
-            if full or unavailable:
+            if full:
                 pool._refused += 1
             else:
                 pool._timeouts += 1
@@ -252,10 +256,7 @@ class Borrowing:
         snapshot, waited = pool.stats(), self._clock.now() - self._start
         names = pool._option_names
         error: PoolError
-        if unavailable:
-            error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, names), snapshot)
-            error.__cause__ = cause
-        elif full:
+        if full:
             error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, names), snapshot)
         else:
             here = sum(entry.holder is waiter.holder for entry in lent)
@@ -263,6 +264,18 @@ class Borrowing:
             error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, kept, names), snapshot)
             error.__cause__ = snapshot.connect_error
         pool._observers.tell("refused", waited, type(error).__name__)
+        return error
+
+    def _unavailable(self, cause: BaseException | None) -> PoolUnavailable:
+        pool = self._pool
+        # The lock once, and no audit: in an outage every thread comes this way again and again, and with dozens of
+        # them each further turn at the lock costs milliseconds. Nothing is lent, so there are no lines to work out.
+        with pool._lock:
+            pool._refused += 1
+            snapshot = take_snapshot(pool)
+        error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, pool._option_names), snapshot)
+        error.__cause__ = cause
+        pool._observers.tell("refused", self._clock.now() - self._start, type(error).__name__)
         return error
 
     def _connect_failed(self, cause: BaseException) -> ConnectFailed:

@@ -10,7 +10,6 @@ touch the ledger, which it might find half written, and leaves a note instead.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -19,7 +18,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from sys import _getframe as getframe
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -487,7 +486,9 @@ class ConnectionPool(Generic[C]):
         try:
             holder: Holder = here.holder
         except AttributeError:
-            if getattr(here, "connecting", False):
+            entry = getattr(here, "connecting", None)
+            # not its note alone: an interrupt may have struck before that was taken back
+            if entry is not None and entry.connection is None and entry.state is not GONE:
                 raise PoolMisuse(
                     f"pool {self.name!r}: whatever opens the pool's connections cannot borrow one from it meanwhile; "
                     "connect without the pool there"
@@ -495,22 +496,17 @@ class ConnectionPool(Generic[C]):
             holder = here.holder = Holder()
         return holder
 
-    @contextlib.contextmanager
-    def _may_not_borrow(self) -> Iterator[None]:
-        """While this thread opens a connection for the pool: ``checkout`` finds no holder, and asks ``_holder`` why."""
-        here, holder = self._here, self._holder()
-        del here.holder
-        here.connecting = True
-        try:
-            yield
-        finally:
-            here.connecting = False
-            here.holder = holder
-
     def _open_into(self, entry: Entry) -> None:
-        """Connect in this thread, which may not borrow from the pool meanwhile."""
-        with self._may_not_borrow():
+        """Connect in this thread, which may not borrow from the pool meanwhile: ``checkout`` finds no holder, and asks
+        ``_holder`` why."""
+        here, holder = self._here, self._holder()
+        here.connecting = entry
+        try:
+            del here.holder
             self._upkeep.open(entry)
+        finally:
+            here.holder = holder
+            here.connecting = None
 
     def _at_exit(self, until: float) -> None:
         """The process ends, and its daemon threads with what they have. Close what is idle, while there is time."""

@@ -41,6 +41,8 @@ def snapshot(pool: ConnectionPool[Any]) -> Snapshot:
             connect_error=ledger.connect_error,
             failing_for=max(0.0, now - ledger.failing_since),
         )
+    if not held:  # as in an outage, when every thread that is refused gets a snapshot
+        return numbers
     held.sort(key=lambda hold: -hold[1])
     holders = tuple(
         Hold(holder.name if holder else "nobody yet", seconds, where(code, instruction))

@@ -196,11 +196,16 @@ def carry_out(options: argparse.Namespace, ledger: Ledger) -> None:
     engine = ledger.engine
     if options.command == "run":
         print(f"{engine.name}, {options.threads} threads, {options.seconds:g} s", flush=True)
+        failure: BaseException | None = None
         try:
             run(ledger, options.threads, options.seconds)
-        finally:
-            if not options.keep:
-                drop(engine)
+        except BaseException as error:
+            # a Ctrl-C may have struck in the middle of a transaction, and what its traceback knows still holds the lock
+            failure = error.with_traceback(None)
+        if not options.keep:
+            drop(engine)
+        if failure is not None:
+            raise failure
     elif options.command == "audit":
         books = ledger.audit()
         print(books)

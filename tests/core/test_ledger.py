@@ -15,6 +15,7 @@ from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, Entry
 from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.ledger import Ledger, Rules
 from threadpool_db.core.line import Refusal, Step, Ticket
+from threadpool_db.core.outage import Outage
 from threadpool_db.core.overload import MaxWaiting
 from threadpool_db.core.sizing import Counts, Elastic, Fixed, Overflow
 
@@ -855,3 +856,100 @@ class TestNumbers:
 
     def test_a_ticket_shows_arrival_and_step(self) -> None:
         assert repr(join(ledger_of())) == "<Ticket 0 open>"
+
+
+class TestOutOfReach:
+    """One server, of which several pools know; each of them has connected once and lost what it had."""
+
+    @staticmethod
+    def pools(*sizes: int, grace: float = 2.0) -> list[Ledger]:
+        server = Outage()
+        made = []
+        for size in sizes:
+            rules = Rules(size, freshness=Freshness(), backoff=Backoff(1.0, 8.0, kind="exp"), grace=grace)
+            ledger = Ledger(rules, server=server, draw=lambda: 0.0)
+            entry = borrow(ledger)
+            ledger.checkin(entry, 0.0, reusable=False)
+            ledger.closed_one(entry, 0.0)
+            made.append(ledger)
+        return made
+
+    @staticmethod
+    def fail(ledger: Ledger, now: float, **more: Any) -> Ticket:
+        ticket = join(ledger, now)
+        assert ticket.step is Step.OPEN and ticket.entry is not None
+        ledger.failed(ticket.entry, now, ERROR, ticket, **more)
+        return ticket
+
+    def test_what_one_pool_found_out_holds_back_the_others(self) -> None:
+        one, other = self.pools(2, 2)
+        self.fail(one, 10.0)
+        assert join(other, 10.5).step is Step.WAIT and other.retry_at(10.5) == 11.0
+
+    def test_one_of_them_tries_in_each_step(self) -> None:
+        one, other = self.pools(2, 2)
+        waits = self.fail(one, 10.0)
+        second = join(other, 10.5)
+        other.tick(11.0)
+        one.tick(11.0)
+        assert (second.step, waits.step) == (Step.OPEN, Step.WAIT) and one.retry_at(11.0) == 12.0
+
+    def test_what_one_pool_reached_lets_the_others_in_on_the_ramp(self) -> None:
+        one, other = self.pools(2, 9)
+        waits = self.fail(one, 10.0)
+        one.tick(11.0)
+        assert waits.entry is not None
+        one.opened(waits.entry, 11.5, waits)
+        for _ in range(9):
+            ticket = join(other, 11.5)
+            if ticket.step is Step.OPEN and ticket.entry is not None:
+                other.opened(ticket.entry, 11.5, ticket)
+        begun = []
+        for hundredth in range(100):
+            now = 11.5 + hundredth / 100
+            other.tick(now)
+            for entry in [entry for entry in other.entries if entry.state is OPENING]:
+                begun.append(now)
+                other.opened(entry, now)
+        assert other.opened_count - 1 == 4  # the first at once, and one at its own birth
+
+    def test_a_no_is_nobody_elses_business(self) -> None:
+        one, other = self.pools(2, 2)
+        self.fail(one, 10.0, answered=True)
+        assert one.retry_at(10.0) == 11.0 and join(other, 10.0).step is Step.OPEN
+
+    def test_a_pool_that_has_never_connected_is_not_held_back_and_says_at_once_why(self) -> None:
+        (one,) = self.pools(2)
+        self.fail(one, 10.0)
+        newcomer = Ledger(Rules(2, backoff=Backoff(1.0, 8.0), grace=2.0), server=one.server, draw=lambda: 0.0)
+        for now in (10.1, 10.2):
+            ticket = self.fail(newcomer, now)
+            assert ticket.refusal is Refusal.CONNECT_FAILED and ticket.cause is ERROR
+
+    def test_after_its_grace_a_pool_that_has_never_connected_is_held_back_like_any_other(self) -> None:
+        newcomer = Ledger(Rules(2, backoff=Backoff(1.0, 8.0, "exp"), grace=2.0), server=Outage(), draw=lambda: 0.0)
+        self.fail(newcomer, 10.0)
+        assert self.fail(newcomer, 12.0).refusal is Refusal.UNAVAILABLE
+        assert join(newcomer, 12.1).refusal is Refusal.UNAVAILABLE
+
+    def test_whoever_waits_is_refused_when_the_grace_is_over(self) -> None:
+        (ledger,) = self.pools(2)
+        first, second = self.fail(ledger, 10.0), join(ledger, 10.1)
+        assert first.wake_at == 11.0
+        ledger.tick(11.0)
+        assert first.step is Step.OPEN and first.entry is not None
+        ledger.failed(first.entry, 11.0, ERROR, first)
+        assert first.wake_at == 12.0  # not 13.0, when the next connect may start
+        ledger.tick(11.999)
+        assert second.step is Step.WAIT
+        ledger.tick(12.0)
+        assert {first.refusal, second.refusal} == {Refusal.UNAVAILABLE} and second.cause is ERROR
+
+    def test_as_long_as_one_is_connected_everybody_waits_for_it(self) -> None:
+        (ledger,) = self.pools(2)
+        entry = borrow(ledger, 5.0)
+        self.fail(ledger, 10.0)
+        waits = join(ledger, 50.0)
+        assert not ledger.unavailable(50.0) and waits.refusal is None
+        ledger.checkin(entry, 51.0)
+        assert waits.entry is entry or not ledger.line

@@ -22,8 +22,8 @@ from sqlalchemy.pool import QueuePool
 from tests.ext.conftest import Creator, number, sessions, until, waiting
 from tests.scene import SOON, background, in_child, join
 from tests.servers import MariaDB, Postgres
-from threadpool_db.errors import PoolMisuse, PoolTimeout
-from threadpool_db.ext.sqlalchemy import CheckoutTimeout, ThreadPool, records
+from threadpool_db.errors import PoolMisuse, PoolTimeout, PoolUnavailable
+from threadpool_db.ext.sqlalchemy import CheckoutTimeout, CheckoutUnavailable, ThreadPool, records
 
 
 def line_up(pool: ThreadPool, count: int) -> list[Future[Any]]:
@@ -59,6 +59,7 @@ class TestArguments:
                 "sqlalchemy.pool_use_lifo": "false",
                 "sqlalchemy.pool_pre_ping": "no",
                 "sqlalchemy.max_connecting": "1",
+                "sqlalchemy.grace": "0.5",
             },
             poolclass=ThreadPool,
         )
@@ -66,6 +67,7 @@ class TestArguments:
         assert isinstance(pool, ThreadPool)
         assert (pool.size(), pool.timeout(), pool.stats().counts.max_size) == (2, 3, 2)
         assert pool._pre_ping is False
+        assert pool._inner._ledger.rules.grace == 0.5
 
     @pytest.mark.parametrize(("size", "overflow"), [(0, 10), (0, -5), (2, -1), ("0", "7")])
     def test_no_limit_is_no_limit(self, size: Any, overflow: Any) -> None:
@@ -89,6 +91,8 @@ class TestArguments:
             {"pool_use_lifo": "perhaps"},
             {"pool_pre_ping": "perhaps"},
             {"max_connecting": 0},
+            {"grace": -1},
+            {"grace": "soon"},
         ],
         ids=lambda options: "=".join(map(str, *options.items())),
     )
@@ -429,6 +433,149 @@ def story(poolclass: type[Any], url: str) -> list[str]:
     engine.connect().close()
     engine.dispose()
     return heard
+
+
+class Stopwatch:
+    """The pool's time, which passes when told to; for whoever need not wait."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self.now = 1000.0
+        pool._inner._now = lambda: self.now
+
+
+def refuse() -> None:
+    raise ConnectionRefusedError("no")
+
+
+class TestOutage:
+    def out_of_reach(self, **options: Any) -> tuple[ThreadPool, Creator, Stopwatch]:
+        """A pool that had two connections and has lost them."""
+        creator = Creator()
+        pool = ThreadPool(creator, 2, 3, **options)
+        watch = Stopwatch(pool)
+        lent = [pool.connect() for _ in range(2)]
+        creator.trouble = refuse
+        for connection in lent:
+            connection.invalidate()
+        return pool, creator, watch
+
+    def test_without_grace_each_tries_for_himself_at_once(self) -> None:
+        pool, _, watch = self.out_of_reach()
+        for _ in range(5):
+            watch.now += 100.0
+            for _ in range(3):
+                with pytest.raises(ConnectionRefusedError):
+                    pool.connect()
+        assert pool.stats().refused == 0
+
+    def test_with_grace_one_tries_in_each_step_and_gets_the_drivers_error_the_rest_are_told_at_once(self) -> None:
+        pool, creator, watch = self.out_of_reach(grace=0.0)
+        tried: list[BaseException] = []
+
+        def trouble() -> None:
+            tried.append(ConnectionRefusedError(f"no {len(tried)}"))
+            raise tried[-1]
+
+        creator.trouble = trouble
+        for step in range(3):
+            with pytest.raises(ConnectionRefusedError) as own:
+                pool.connect()
+            assert own.value is tried[step]
+            told = []
+            for _ in range(3):
+                with pytest.raises(CheckoutUnavailable) as caught:
+                    pool.connect()
+                told.append(caught.value)
+                assert isinstance(caught.value, exc.TimeoutError) and isinstance(caught.value, PoolUnavailable)
+                assert caught.value.__cause__ is tried[step]
+                assert caught.value.snapshot is not None and caught.value.snapshot.connect_failures == step + 1
+            assert len(set(told)) == 3 and len(tried) == step + 1
+            watch.now += 2.0  # the longest step
+        assert pool.stats().refused == 9
+
+    def test_the_first_that_connects_lets_everybody_in(self) -> None:
+        pool, creator, watch = self.out_of_reach(grace=0.0)
+        with pytest.raises(ConnectionRefusedError):
+            pool.connect()
+        with pytest.raises(CheckoutUnavailable):
+            pool.connect()
+        creator.trouble = lambda: None
+        watch.now += 2.0
+        with pool.connect():
+            pass
+        assert pool.stats().connect_error is None
+        with pool.connect():
+            pass
+
+    def test_before_the_grace_is_over_borrowers_wait_for_the_next_attempt(self) -> None:
+        pool, _, watch = self.out_of_reach(grace=60.0, timeout=0.01)
+        with pytest.raises(ConnectionRefusedError):
+            pool.connect()
+        with pytest.raises(CheckoutTimeout):
+            pool.connect()
+        watch.now += 60.0
+        with pytest.raises(ConnectionRefusedError):
+            pool.connect()
+        with pytest.raises(CheckoutUnavailable):
+            pool.connect()
+
+    def test_as_long_as_one_is_connected_nobody_is_refused(self) -> None:
+        pool, creator, _ = self.out_of_reach(grace=0.0, timeout=0.01)
+        creator.trouble = lambda: None
+        held = pool.connect()
+        creator.trouble = refuse
+        with pytest.raises(ConnectionRefusedError):
+            pool.connect()
+        with pytest.raises(CheckoutTimeout):
+            pool.connect()
+        held.close()
+        with pool.connect() as connection:
+            assert number(connection) == 3
+
+    def test_a_place_without_a_connection_is_given_up_also_if_the_reconnect_failed(self) -> None:
+        creator = Creator()
+        pool = ThreadPool(creator, 1, 0, grace=60.0, pre_ping=False)
+        with pool.connect() as connection:
+            connection.invalidate(soft=True)
+        time.sleep(0.001)  # SQLAlchemy compares wall clocks
+        creator.trouble = refuse
+        with pytest.raises(ConnectionRefusedError):
+            pool.connect()  # the record's own
+        assert pool.stats().total == 0
+
+    def test_one_given_back_by_a_finaliser_in_the_middle_of_the_pool_is_given_up_too(self) -> None:
+        pool = ThreadPool(Creator(), 1, 0, grace=60.0)
+        connection: Any = pool.connect()
+        record = connection._connection_record
+        record.invalidate()
+        with pool._inner._lock:
+            connection.close()
+        pool.stats()
+        assert pool.stats().total == 0
+
+    def test_when_the_very_first_connect_fails_those_in_line_are_told_too(self) -> None:
+        connecting, fail = threading.Event(), threading.Event()
+
+        def trouble() -> None:
+            connecting.set()
+            assert fail.wait(SOON)
+            raise ConnectionRefusedError("no")
+
+        pool = ThreadPool(Creator(trouble), 1, 0, grace=60.0)
+        first = background(pool.connect)
+        assert connecting.wait(SOON)
+        others = line_up(pool, 2)
+        fail.set()
+        with pytest.raises(ConnectionRefusedError):
+            first.result(SOON)
+        for other in others:
+            with pytest.raises(CheckoutUnavailable, match="could not connect") as caught:
+                other.result(SOON)
+            assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+    def test_a_pool_made_anew_has_the_same_grace(self) -> None:
+        assert ThreadPool(Creator(), grace=3.5).recreate()._inner._ledger.rules.grace == 3.5
+        assert ThreadPool(Creator()).recreate()._inner._ledger.rules.backoff is None
 
 
 class TestEvents:

@@ -228,10 +228,13 @@ class Deed:
 
 
 class Load:
-    """Threads that use the bank, one operation after the other, until the block ends."""
+    """Threads that use the bank, one operation after the other, until the block ends.
 
-    def __init__(self, bank: Bank, pool: Any, threads: int = 12, *, warm: bool = True) -> None:
-        self._bank, self._pool, self._warm = bank, pool, warm
+    ``breath``: seconds after a failure, in which a web server's thread would write its 503.
+    """
+
+    def __init__(self, bank: Bank, pool: Any, threads: int = 12, *, warm: bool = True, breath: float = 0.0) -> None:
+        self._bank, self._pool, self._warm, self._breath = bank, pool, warm, breath
         self._changed = threading.Condition()
         self._stopping = False
         self.deeds: list[Deed] = []
@@ -263,6 +266,8 @@ class Load:
             with self._changed:
                 self.deeds.append(Deed(begun, time.monotonic(), error))
                 self._changed.notify_all()
+            if error is not None and self._breath:
+                time.sleep(self._breath)
 
     def go_on(self, count: int = 100) -> None:
         """Until so many operations that begin from now on have succeeded."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from math import inf
 from urllib.parse import quote
 
 import pytest
@@ -23,7 +23,7 @@ from tests.faults.bank import (
 )
 from tests.faults.conftest import KINDS, MODULES
 from tests.servers import MariaDB, Postgres
-from threadpool_db import Backoff, ConnectFailed, PoolTimeout, create_pool
+from threadpool_db import Backoff, ConnectFailed, PoolTimeout, PoolUnavailable, create_pool
 
 LIMIT = 10
 OLD, NEW = "the old one", "the new one"
@@ -109,7 +109,7 @@ def reload_rules(site, refuses):
 
 def test_after_a_rotation_the_pool_recovers_as_soon_as_configure_has_the_new_password(guarded_bank):
     site, vault, watcher = guarded_bank.site, Vault(OLD), Watcher()
-    options = {"max_size": 4, "timeout": 0.5, "configure": vault, "observers": [watcher], "grace": math.inf}
+    options = {"max_size": 4, "timeout": 0.5, "grace": inf, "configure": vault, "observers": [watcher]}
     with create_pool(site.url(), **options) as pool:
         meet_all(site, pool, 4)  # or a connect with the old password may still be on its way
         with Load(guarded_bank, pool, threads=8) as load:
@@ -131,7 +131,7 @@ def test_after_a_rotation_the_pool_recovers_as_soon_as_configure_has_the_new_pas
 def test_after_a_rotation_that_the_pool_is_not_told_of_waiters_learn_the_cause_in_time(guarded_bank):
     site, patience, watcher = guarded_bank.site, 0.5, Watcher()
     url = site.url().replace(f"{USER}@", f"{USER}:{quote(OLD)}@")
-    options = {"timeout": patience, "backoff": Backoff(0.05, 0.2), "observers": [watcher], "grace": math.inf}
+    options = {"timeout": patience, "grace": inf, "backoff": Backoff(0.05, 0.2), "observers": [watcher]}
     with create_pool(url, max_size=4, **options) as pool:
         meet_all(site, pool, 4)  # or a connect with the old password may still be on its way
         with Load(guarded_bank, pool, threads=8) as load:
@@ -167,6 +167,26 @@ def test_a_wrong_password_from_the_start_is_said_at_once(guarded_bank):
         vault.password = OLD
         assert pool.execute("select 1") == [(1,)]
         assert_nothing_lost(guarded_bank, pool)
+
+
+def test_a_wrong_password_of_one_pool_is_nothing_to_another_pool_of_that_server(guarded_bank):
+    site, wrong = guarded_bank.site, Vault(OLD)
+    # an hour: whoever is held back once is held back for all of the test
+    options = {"max_size": 2, "timeout": 5, "backoff": Backoff(3600, 3600), "grace": 0.0}
+    with (
+        create_pool(site.url(), name="wrong", configure=wrong, **options) as one,
+        create_pool(site.url(), name="right", configure=Vault(OLD), **options) as other,
+    ):
+        for pool in (one, other):
+            pool.execute("select 1")
+            pool.recycle()
+        wrong.password = NEW
+        with pytest.raises(PoolUnavailable) as told:
+            one.execute("select 1")
+        assert is_drivers(site, told.value.__cause__)
+        assert other.execute("select 1") == [(1,)]
+        with pytest.raises(PoolUnavailable):
+            one.execute("select 1")
 
 
 # A slow way -----------------------------------------------------------------------------------------------------------

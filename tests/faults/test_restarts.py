@@ -7,10 +7,10 @@ notice; the one thing nobody can help is a statement sent before its server's go
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections import Counter
+from math import inf
 
 import pytest
 
@@ -34,7 +34,7 @@ HOW = {"stopped": None, "killed": signal.SIGKILL}
 def restart_under_load(bank, how):
     """One restart; how many operations of which kind failed."""
     watcher = Watcher()
-    with bank.site.pool(max_size=SIZE, timeout=TIMEOUT, observers=[watcher], grace=math.inf) as pool:
+    with bank.site.pool(max_size=SIZE, timeout=TIMEOUT, grace=inf, observers=[watcher]) as pool:
         with Load(bank, pool, THREADS) as load:
             begun, before = time.monotonic(), Counter(watcher.seen)
             bank.site.server.kill(how or bank.site.server.stop_signal)
@@ -86,7 +86,7 @@ def test_a_restart_while_the_pool_is_idle_costs_nobody_anything(any_bank, how):
 def test_while_the_server_is_down_everybody_is_refused_in_time_and_afterwards_nobody(any_bank, how):
     site, patience = any_bank.site, 0.3
     watcher = Watcher()
-    options = {"timeout": patience, "backoff": Backoff(0.05, 0.1), "observers": [watcher], "grace": math.inf}
+    options = {"timeout": patience, "grace": inf, "backoff": Backoff(0.05, 0.1), "observers": [watcher]}
     with site.pool(max_size=SIZE, **options) as pool:
         with Load(any_bank, pool) as load:
             site.server.kill(HOW[how] or site.server.stop_signal)

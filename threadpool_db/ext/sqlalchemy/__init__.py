@@ -5,6 +5,6 @@ gets a connection and when; ``thrift``, which of SQLAlchemy's round trips may be
 """
 
 from threadpool_db.ext.sqlalchemy.pool import ThreadPool
-from threadpool_db.ext.sqlalchemy.records import CheckoutOverloaded, CheckoutTimeout
+from threadpool_db.ext.sqlalchemy.records import CheckoutOverloaded, CheckoutTimeout, CheckoutUnavailable
 
-__all__ = ["CheckoutOverloaded", "CheckoutTimeout", "ThreadPool"]
+__all__ = ["CheckoutOverloaded", "CheckoutTimeout", "CheckoutUnavailable", "ThreadPool"]

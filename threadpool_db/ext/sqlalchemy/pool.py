@@ -17,6 +17,7 @@ from sqlalchemy.pool.base import ResetStyle
 from sqlalchemy.util import asbool, bool_or_str
 
 from threadpool_db.config import PoolConfig
+from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.sizing import Counts
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver
@@ -38,6 +39,8 @@ class ThreadPool(Pool):
     new one or one given back. ``max_waiting``: more than this in line are refused at once (CheckoutOverloaded).
     ``ping_after``: ``pool_pre_ping`` asks a connection that was silent for so many seconds; one used since is only
     looked at, where the driver is known. 0: it asks at every checkout, as QueuePool does.
+    ``grace``: when nothing is connected, and connects have failed for so many seconds, one borrower tries in each step
+    of a growing pause and the others are refused at once (CheckoutUnavailable). None: each tries for himself.
     """
 
     _is_asyncio = False  # or create_async_engine would take it, and block its loop
@@ -54,6 +57,7 @@ class ThreadPool(Pool):
         max_connecting: float = 2,
         max_waiting: float | None = None,
         ping_after: float = 30.0,
+        grace: float | None = None,
         **kw: Any,
     ) -> None:
         refuse_session_options(kw, "ThreadPool")
@@ -73,6 +77,7 @@ class ThreadPool(Pool):
         self._max_connecting = _limit("max_connecting", max_connecting, 1)
         self._max_waiting = _limit("max_waiting", math.inf if max_waiting is None else max_waiting, 0)
         self._ping_after = _seconds("ping_after", ping_after)
+        self._grace = None if grace is None else _seconds("grace", grace, "for no breaker")
         endless = self._overflow_limit == -1
         options = {
             "max_size": math.inf if endless else self._size + self._overflow_limit,
@@ -84,7 +89,8 @@ class ThreadPool(Pool):
             "ping_after": math.inf,
             "max_lifetime": None,
             "max_idle": None,
-            "backoff": None,
+            "backoff": None if self._grace is None else Backoff(),
+            "grace": self._grace or 0.0,
             "background": False,  # whoever listens to "connect" expects the borrower's own thread
         }
         order = "lifo" if self._use_lifo else "fifo"
@@ -173,6 +179,8 @@ class ThreadPool(Pool):
             if claim is None:
                 return  # given back already, or another process's
             entry = claim.entry
+            if record.dbapi_connection is None and inner.breaks:
+                entry.generation = -1  # the long way, which lets go of it
             entry.connection = record
             entry.claim = claim
             record.claim = claim = None
@@ -206,6 +214,7 @@ class ThreadPool(Pool):
             max_connecting=self._max_connecting,
             max_waiting=self._max_waiting,
             ping_after=self._ping_after,
+            grace=self._grace,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -264,13 +273,13 @@ def _whole(name: str, value: Any, lowest: int) -> int:
     return number
 
 
-def _seconds(name: str, value: Any) -> float:
+def _seconds(name: str, value: Any, none: str = "to wait for ever") -> float:
     try:
         seconds = math.inf if value is None else float(value)
     except (TypeError, ValueError):
         seconds = -1.0
     if not seconds >= 0:
-        raise ValueError(f"{name}={value!r}: must be seconds from 0 on, or None to wait for ever")
+        raise ValueError(f"{name}={value!r}: must be seconds from 0 on, or None {none}")
     return seconds
 
 

@@ -35,7 +35,7 @@ from threadpool_db.core.line import OPEN
 from threadpool_db.core.sizing import Counts, Elastic
 from threadpool_db.core.stats import Hold, Snapshot
 from threadpool_db.drivers.base import IDLE, UNKNOWN, Driver
-from threadpool_db.errors import PoolError, PoolOverloaded, PoolTimeout
+from threadpool_db.errors import ConnectFailed, PoolError, PoolOverloaded, PoolTimeout, PoolUnavailable
 from threadpool_db.lease import Claim, Errand
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.waiting import Holder, Waiter
@@ -61,6 +61,14 @@ class CheckoutOverloaded(exc.TimeoutError, PoolOverloaded):
 
     def __init__(self, message: str, snapshot: Snapshot | None = None) -> None:
         super().__init__(message, code="3o7r")
+        self.snapshot = snapshot
+
+
+class CheckoutUnavailable(exc.TimeoutError, PoolUnavailable):
+    """Refused at once, because the database is out of reach and ``grace`` is over; in both languages too."""
+
+    def __init__(self, message: str, snapshot: Snapshot | None = None) -> None:
+        super().__init__(message)
         self.snapshot = snapshot
 
 
@@ -130,6 +138,8 @@ class Inner(ConnectionPool[Record]):
     def __init__(self, driver: Driver[Record], config: PoolConfig, *, order: str) -> None:
         #: all that were made, lent ones too: a forked child must find them
         self._records: weakref.WeakSet[Record] = weakref.WeakSet()
+        #: with a breaker a place without a connection is let go of: "nothing is connected" must mean that
+        self.breaks = config.backoff is not None
         super().__init__(driver, config, order=order)
 
     def _start_afresh(self) -> None:
@@ -150,6 +160,8 @@ class Inner(ConnectionPool[Record]):
         """From a finaliser of SQLAlchemy's, in the middle of our own locked section."""
         claim, record.claim = record.claim, None
         if claim is not None:
+            if record.dbapi_connection is None and self.breaks:
+                claim.entry.generation = -1
             claim.entry.connection = record
             self._mailbox.post(claim)
 
@@ -187,6 +199,15 @@ class Inner(ConnectionPool[Record]):
         super()._after_fork_in_child()
 
 
+#: ConnectFailed: what others in line get, with ``grace``, when a pool's very first connect fails
+_BOTH: dict[type[PoolError], Any] = {
+    PoolTimeout: CheckoutTimeout,
+    PoolOverloaded: CheckoutOverloaded,
+    PoolUnavailable: CheckoutUnavailable,
+    ConnectFailed: CheckoutUnavailable,
+}
+
+
 class _Turn(Borrowing):
     """``timeout`` bounds the wait alone, as in QueuePool: 0 still connects where there is room."""
 
@@ -205,10 +226,10 @@ class _Turn(Borrowing):
     def _refusal(self) -> PoolError:
         self._timeout = round(self._timeout, 6)
         error = super()._refusal()
-        if not isinstance(error, (PoolTimeout, PoolOverloaded)):
+        kind = next((ours for base, ours in _BOTH.items() if isinstance(error, base)), None)
+        if kind is None:
             return error
-        kind = CheckoutTimeout if isinstance(error, PoolTimeout) else CheckoutOverloaded
-        both = kind(str(error), error.snapshot)
+        both: PoolError = kind(str(error), getattr(error, "snapshot", None) or self._pool.stats())
         both.__cause__ = error.__cause__
         return both
 

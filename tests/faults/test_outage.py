@@ -1,0 +1,210 @@
+"""What do a server that is away, and the threads that want it, see of each other?
+
+A real server is killed and comes back, behind a proxy that notes when each connect arrives. Away: the server is tried
+once in each step of the backoff, whoever asks is told at once. Back: it is noticed within a step, and met by a ramp.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults.bank import (
+    Bank,
+    Load,
+    Watcher,
+    assert_failed_by_the_driver,
+    assert_nothing_lost,
+    eventually,
+    is_drivers,
+    meet_all,
+)
+from tests.proxy import FaultProxy
+from threadpool_db import Backoff, PoolUnavailable
+
+THREADS, SIZE, GRACE = 32, 8, 0.5
+#: so each step is known: 0.1, 0.2, 0.4, then 0.5
+STEPS = Backoff(0.1, 0.5, kind="exp")
+#: for a busy machine to start a thread, log in, and tell
+MARGIN = 1.5
+
+
+class Doorman(FaultProxy):
+    """Notes when connects arrive, in vain or not: while its server is away they are accepted and reset."""
+
+    def __init__(self, port: int) -> None:
+        self.arrivals: list[float] = []
+        super().__init__(port)
+
+    def _on_connect(self, events: int) -> None:
+        self.arrivals.append(time.monotonic())
+        super()._on_connect(events)
+
+    def between(self, begin: float, end: float) -> list[float]:
+        return [arrival for arrival in self.arrivals if begin <= arrival < end]
+
+
+@pytest.fixture
+def doorman(bank: Bank) -> Iterator[Doorman]:
+    with Doorman(bank.site.server.port) as doorman:
+        yield doorman
+
+
+class Diary(Watcher):
+    """When what happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: dict[str, list[float]] = {}
+
+    def __call__(self, event: Any) -> None:
+        self.times.setdefault(event.kind, []).append(time.monotonic())
+        super().__call__(event)
+
+    def first(self, kind: str, since: float) -> float:
+        return min(when for when in self.times[kind] if when >= since)
+
+
+def pass_time(seconds: float) -> None:
+    """Not to wait for anything: the time itself is the fault."""
+    threading.Event().wait(seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "breath"),
+    [(2.5, 0.005), pytest.param(20, 0.0, marks=[pytest.mark.proof, pytest.mark.timeout(120)])],
+)
+def test_an_outage_costs_the_server_one_connect_in_each_step_and_nobody_his_time(
+    bank: Bank, doorman: Doorman, seconds: float, breath: float
+) -> None:
+    site, diary = bank.site, Diary()
+    options = {"max_size": SIZE, "grace": GRACE, "backoff": STEPS, "observers": [diary], "timeout": 20}
+    with site.pool(doorman.port, **options) as pool:
+        meet_all(site, pool, SIZE)
+        with Load(bank, pool, THREADS, breath=breath) as load:
+            begun = time.monotonic()
+            site.server.kill(signal.SIGKILL)
+            away = time.monotonic()
+            load.wait_for(PoolUnavailable)
+            pass_time(max(away + seconds - time.monotonic(), 0.5))
+            returning = time.monotonic()
+            site.server.restart()
+            back = time.monotonic()
+            diary.wait_for("connected", diary.seen["connected"] + 2)
+            load.go_on()
+            pass_time(max(back + MARGIN - time.monotonic(), 0))  # so that the ramp is over
+        failing = diary.first("connect_failed", begun)
+        healed = diary.first("connected", away)
+
+        # one connect in each step: an attempt arrives after it started, and the step begins when it failed
+        tries = doorman.between(failing, healed)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
+        assert min(gaps) >= STEPS.shortest and all(gap >= STEPS.longest for gap in gaps[3:]), gaps
+        assert len(gaps) >= 3
+        assert len(doorman.between(begun, failing)) <= 2  # max_connecting
+
+        # whoever asks is told at once, and why
+        told = [deed for deed in load.deeds if isinstance(deed.error, PoolUnavailable)]
+        opened = min(deed.over for deed in told)
+        assert failing + GRACE <= opened < failing + GRACE + MARGIN
+        during = [deed for deed in load.deeds if deed.begun >= opened and deed.over < returning]
+        assert during and all(isinstance(deed.error, PoolUnavailable) for deed in during)
+        assert all(is_drivers(site, deed.error.__cause__) for deed in told if deed.error)
+        waits = sorted(deed.over - deed.begun for deed in during)
+        print(f"refused {len(waits)}, median {statistics.median(waits) * 1000:.2f} ms, p99 "
+              f"{waits[int(len(waits) * 0.99)] * 1000:.1f} ms, max {waits[-1] * 1000:.0f} ms, tries {len(tries)}, "
+              f"back {healed - back:.2f} s after, failures on for {load.failures[-1].over - healed:.3f} s")  # fmt: skip
+        assert statistics.median(waits) < 0.005
+        assert waits[-1] < 2.0
+
+        # the way back
+        assert healed < back + STEPS.longest + MARGIN
+        assert len(doorman.between(healed, healed + 1.0)) <= 4
+        served = min(deed.over for deed in load.deeds if deed.begun > opened and not deed.error)
+        assert [deed for deed in load.failures if deed.begun > served] == []
+        with Load(bank, pool, THREADS) as load:
+            pass
+        assert load.failures == []
+        assert_nothing_lost(bank, pool)
+
+
+def test_whoever_asks_after_a_long_silence_is_the_prober_and_is_served_if_the_server_is_back(
+    bank: Bank, doorman: Doorman
+) -> None:
+    with bank.site.pool(doorman.port, max_size=2, grace=0.2, backoff=Backoff(0.1, 0.2)) as pool:
+        meet_all(bank.site, pool, 2)
+        bank.site.server.kill(signal.SIGKILL)
+        eventually(lambda: isinstance(tried(pool), PoolUnavailable), "the breaker is open")
+        pass_time(0.5)
+        asked = len(doorman.arrivals)
+        pass_time(0.5)
+        assert len(doorman.arrivals) == asked  # nobody wants anything
+        refused = pool.stats().refused
+        assert isinstance(tried(pool), PoolUnavailable)
+        assert len(doorman.arrivals) == asked + 1
+        bank.site.server.restart()
+        pass_time(0.5)
+        assert pool.execute("select 1") == [(1,)]
+        assert pool.stats().refused == refused + 1
+        assert_nothing_lost(bank, pool)
+
+
+def tried(pool: Any) -> BaseException | None:
+    try:
+        pool.execute("select 1")
+    except Exception as error:
+        return error
+    return None
+
+
+class Connecting:
+    """How many connects are under way, from ``configure`` until the pool says how they ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.now = self.most = 0
+
+    def begin(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        return parameters
+
+    def __call__(self, event: Any) -> None:
+        if event.kind in ("connected", "connect_failed"):
+            with self._lock:
+                self.now -= 1
+
+
+KILL: dict[bool, Callable[[Bank], object]] = {
+    True: lambda bank: bank.site.command(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'the_pool'"
+    ),
+    False: lambda bank: bank.site.command("kill user the_pool"),
+}
+
+
+def test_fifty_killed_at_once_under_load_come_back_a_few_at_a_time_and_fail_what_was_in_flight(bank: Bank) -> None:
+    connecting = Connecting()
+    options = {"max_size": 50, "max_connecting": 3, "configure": connecting.begin, "observers": [connecting]}
+    with bank.site.pool(timeout=30, **options) as pool:
+        sessions = meet_all(bank.site, pool, 50)
+        connecting.most = 0
+        with Load(bank, pool, THREADS) as load:
+            begun = time.monotonic()
+            KILL[bank.site.postgresql](bank)
+            eventually(lambda: not set(sessions) & set(bank.site.sessions()), "all are gone")
+            load.go_on(200)
+        assert 1 <= connecting.most <= 3
+        assert_failed_by_the_driver(bank.site, load.failures)
+        in_flight = [deed for deed in load.failures if deed.begun < begun]
+        assert len(in_flight) <= THREADS
+        assert len(load.failures) - len(in_flight) <= 50
+        assert_nothing_lost(bank, pool)
