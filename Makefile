@@ -10,8 +10,11 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq install
 
-# What only computes: without coverage, which slows it down fourfold, and beside the other Pythons.
-WALKS := $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) tests/faults/test_interrupted_lines.py
+# What only computes, without coverage, which slows it down fourfold, and then the other Pythons: beside what asks its
+# servers one thing at a time, for neither minds. All the rest may measure time, and has the machine to itself.
+COMPUTES := tests/interleave $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) \
+    tests/faults/test_interrupted_lines.py
+PATIENT := tests/checkout tests/core tests/drivers
 
 help:
 	@echo 'make demo    a real gunicorn on a database through this pool, under both checkout policies'
@@ -40,10 +43,12 @@ demo: .venv/.demo
 test: .venv/.dev
 	@bash tests/install_servers.sh $(PY)
 	@$(PY) -m coverage erase
-	@$(PY) -m coverage run -m pytest --ignore tests/interleave $(WALKS:%=--ignore %)
+	@{ $(PY) -m pytest $(COMPUTES) || exit 1; $(PY) -m tests.pythons; } > .venv/beside.log 2>&1 & beside=$$!; failed=0; \
+	$(PY) -m coverage run -m pytest $(PATIENT) $(COMPUTES:%=--ignore %) || failed=1; \
+	wait $$beside || failed=1; cat .venv/beside.log; exit $$failed
+	@$(PY) -m coverage run -m pytest $(addprefix --ignore ,$(PATIENT) $(COMPUTES))
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
-	@$(PY) -m tests.pythons & pythons=$$!; $(PY) -m pytest tests/interleave $(WALKS); wait $$pythons
 
 proof: .venv/.dev
 	@bash tests/install_servers.sh $(PY)
