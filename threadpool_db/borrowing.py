@@ -279,9 +279,7 @@ class Borrowing:
         return error
 
     def _connect_failed(self, cause: BaseException) -> ConnectFailed:
-        if isinstance(
-            cause, ConnectFailed
-        ):  # it could connect, and no more: the message is made, but of another waiter
+        if isinstance(cause, ConnectFailed):  # it could connect, and no more; the message is that of another waiter
             error = ConnectFailed(f"pool {self._pool.name!r}: {cause}")
             error.__cause__ = cause.__cause__
             return error

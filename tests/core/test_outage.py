@@ -38,6 +38,12 @@ class TestWhileConnectsFail:
         assert starts(server, 10.0, 10.999) == [False, False]
         assert server.next_at(10.5) == 11.0
 
+    def test_a_turn_that_an_interrupt_took_costs_one_step(self) -> None:
+        server = outage(1.0)
+        assert server._step is not None and server._step.take()  # and the next step was never put in its place
+        assert server.next_at(11.5) == 12.0
+        assert starts(server, 11.5, 11.999, 12.0, 12.5, 13.0) == [False, False, True, False, True]
+
     def test_one_starts_in_each_step_whoever_asks_first(self) -> None:
         server = outage(1.0)
         assert starts(server, 11.0, 11.0, 11.999, 12.0, 12.5) == [True, False, False, True, False]

@@ -29,7 +29,7 @@ from typing import Any
 
 from tests.core.promises import Broken
 from tests.interleave.scheduler import Scheduler, Task
-from tests.interleave.world import World
+from tests.interleave.world import World, next_try
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import CLOSING, OPENING
 from threadpool_db.errors import LeaseExpired
@@ -163,7 +163,7 @@ class KeptWorld(World):
         planned = min((when for when, _ in self._alarms("_tend")), default=math.inf)
         if ledger.due < planned:
             raise Broken("looked after", f"something is due at {ledger.due:g}, and planned for {planned:g}")
-        retry_at = ledger.retry_at(now)
+        retry_at = next_try(ledger, now)
         if line and retry_at > now and self.should_open(at=retry_at) and planned > retry_at:
             raise Broken("looked after", f"{line[0]!r} could be served at {retry_at:g}, planned is {planned:g}")
         missing = self._missing(len(ledger.idle) + len(ledger.asking)) - ledger.opening

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.core.promises import Broken
 from tests.interleave.scenarios import Play, Scenario
-from tests.interleave.world import World
+from tests.interleave.world import World, next_try
 from threadpool_db.core.line import PING, USE
 from threadpool_db.waiting import Clock
 
@@ -88,7 +88,7 @@ class Cap:
         """Has it somebody who waits, without a connect for him, and whom it would let open?"""
         opening = ledger.opening if ledger.rules.background else 0
         room = len(ledger.entries) < ledger.rules.max_size and ledger.opening < ledger.rules.max_connecting
-        return len(ledger.line) > opening and room and ledger.retry_at(self._now()) <= self._now()
+        return len(ledger.line) > opening and room and next_try(ledger, self._now()) <= self._now()
 
 
 def share(w: World, permits: int) -> tuple[World, World]:
@@ -124,7 +124,7 @@ def share(w: World, permits: int) -> tuple[World, World]:
             raise Broken("the cap", f"{count} of {permits} open or being opened")
         for each, other in ((one, two), (two, one)):
             line, lines[each] = lines[each], list(each.ledger.line)
-            if other.ledger.retry_at(other.s.time) > -math.inf:
+            if next_try(other.ledger, other.s.time) > -math.inf:
                 continue  # it has failed, and time may have passed since this one was served
             for ticket in line:
                 given = ticket not in lines[each] and ticket.step in (USE, PING)

@@ -39,7 +39,7 @@ from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import CLOSING, GONE, LEASED, OPENING
 from threadpool_db.core.line import OPEN as CONNECT
 from threadpool_db.core.line import PING, USE, WAIT
-from threadpool_db.core.outage import Outage
+from threadpool_db.core.outage import RAMP, Outage
 from threadpool_db.drivers.base import IDLE, OPEN, Driver, TransactionState
 from threadpool_db.errors import ConnectFailed, PoolClosed, PoolMisuse, PoolOverloaded, PoolTimeout
 
@@ -219,6 +219,17 @@ def repeatable(shell: SimpleNamespace) -> Any:
             self.name = "pool"  # the automatic one depends on what else lives
 
     return Repeatable
+
+
+def next_try(ledger: Any, now: float) -> float:
+    """As the ledger says it. But its own lines must not run here, where an interrupt that is injected into them would
+    strike the watchers."""
+    moment: float = ledger._retry_at
+    server, step = ledger.server, ledger.server._step
+    gone = now >= ledger.failing_since + ledger.rules.grace and len(ledger.entries) == ledger.opening + ledger.closing
+    if step is not None and (ledger.connected_once or gone) and (step.failing or now < server._back_since + RAMP):
+        moment = max(moment, step.at if step._turn else step.at + step.delay)
+    return moment
 
 
 class World:
@@ -402,7 +413,7 @@ class World:
         return (
             len(ledger.entries) < ledger.rules.max_size
             and ledger.opening < ledger.rules.max_connecting
-            and (self.s.time if at is None else at) >= ledger.retry_at(self.s.time)
+            and (self.s.time if at is None else at) >= next_try(ledger, self.s.time)
             and (self.permits is None or self.permits.free_one(ledger))
         )
 
@@ -436,9 +447,8 @@ class World:
         if line:
             if self.ledger.idle:
                 raise Broken("no needless waiting", f"{line[0]!r} is in line beside an idle connection")
-            if (
-                self.should_open() and self.ledger.retry_at(self.s.time) == -math.inf
-            ):  # after a backoff the head is on its way
+            # after a backoff the head is on its way
+            if self.should_open() and next_try(self.ledger, self.s.time) == -math.inf:
                 raise Broken("no needless waiting", f"{line[0]!r} is in line, and one may be opened")
         last = -1
         for ticket in line:
@@ -475,7 +485,7 @@ class World:
 
     def _look_at_watch(self, line: list[Any]) -> None:
         """Who wakes when time alone will help?"""
-        retry_at = self.ledger.retry_at(self.s.time)
+        retry_at = next_try(self.ledger, self.s.time)
         head = self.task(line[0].holder.name) if line else None
         if head is not None and self.could_open(at=retry_at) and head.until > retry_at:
             raise Broken("no needless waiting", f"{head} sleeps through {retry_at:g}, when it could be served")

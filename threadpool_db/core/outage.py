@@ -51,7 +51,7 @@ class Outage:
         step = self._step
         if step is None or self._free(step, now):
             return True
-        if now < step.at or not step.take():
+        if now < step.next_at or not (step.take() or now >= step.at + step.delay):
             return False
         # a step is used up when a connect starts in it, also if we never hear of that connect again
         self._step = _Step((now if step.failing else step.at) + step.delay, step.delay, step.failing)
@@ -59,7 +59,7 @@ class Outage:
 
     def next_at(self, now: float) -> float:
         step = self._step
-        return -math.inf if step is None or self._free(step, now) else step.at
+        return -math.inf if step is None or self._free(step, now) else step.next_at
 
     def failed(self, started: float, now: float, delay: float) -> None:
         if started >= self._back_since:  # else news of the outage before
@@ -83,6 +83,11 @@ class _Step:
     def __init__(self, at: float, delay: float, failing: bool) -> None:
         self.at, self.delay, self.failing = at, delay, failing
         self._turn = [True]
+
+    @property
+    def next_at(self) -> float:
+        """Later than ``at`` if the turn was taken, and an interrupt struck before the next step was in its place."""
+        return self.at if self._turn else self.at + self.delay
 
     def take(self) -> bool:
         try:
