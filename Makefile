@@ -10,8 +10,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq install
 
-# What only computes, without coverage, which slows it down fourfold, and then the other Pythons: beside what asks its
-# servers one thing at a time, for neither minds. All the rest may measure time, and has the machine to itself.
+# What only computes, without coverage, which slows it down fourfold, and the other Pythons: beside what asks its servers
+# one thing at a time, for none of them minds. All the rest may measure time, and has the machine to itself.
 COMPUTES := tests/interleave $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) \
     tests/faults/test_interrupted_lines.py
 PATIENT := tests/checkout tests/core tests/drivers
@@ -43,9 +43,10 @@ demo: .venv/.demo
 test: .venv/.dev
 	@bash tests/install_servers.sh $(PY)
 	@$(PY) -m coverage erase
-	@{ $(PY) -m pytest $(COMPUTES) || exit 1; $(PY) -m tests.pythons; } > .venv/beside.log 2>&1 & beside=$$!; failed=0; \
+	@$(PY) -m pytest $(COMPUTES) > .venv/computes.log 2>&1 & computes=$$!; \
+	$(PY) -m tests.pythons > .venv/pythons.log 2>&1 & pythons=$$!; failed=0; \
 	$(PY) -m coverage run -m pytest $(PATIENT) $(COMPUTES:%=--ignore %) || failed=1; \
-	wait $$beside || failed=1; cat .venv/beside.log; exit $$failed
+	wait $$computes || failed=1; wait $$pythons || failed=1; cat .venv/computes.log .venv/pythons.log; exit $$failed
 	@$(PY) -m coverage run -m pytest $(addprefix --ignore ,$(PATIENT) $(COMPUTES))
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report

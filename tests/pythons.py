@@ -17,8 +17,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ((3, 10), (3, 11), (3, 12), (3, 13))
 PATHS = ("tests/core", "tests/checkout", "tests/test_*.py")
-# what only computes is the same on all of them, and takes as long as the rest
-LEFT_OUT = ("tests/test_servers.py", "tests/core/test_ledger_mutants.py", "tests/core/test_ledger_interrupts.py")
+# what needs a driver in most of its tests; and what only computes, the same on all of them, and takes long
+LEFT_OUT = (
+    "tests/test_servers.py",
+    "tests/test_server_pooler.py",
+    "tests/test_session_options.py",
+    "tests/core/test_ledger_mutants.py",
+    "tests/core/test_ledger_interrupts.py",
+    "tests/core/test_ledger_walk.py",
+)
 # sqlite3 says so from Python 3.13 on, whenever the collector comes to what a test of dropped connections has left
 QUIETLY = ("-W", "ignore:unclosed database:ResourceWarning")
 INSTALL = ("pytest>=8", "pytest-timeout>=2.3", "-e", ".")
