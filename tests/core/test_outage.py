@@ -123,3 +123,13 @@ class TestTheWayBack:
         server.failed(30.0, 30.0, 1.0)
         server.connected(40.0)
         assert sum(starts(server, *[40.999] * 20)) == 4
+
+
+def test_after_a_stumble_there_is_no_ramp() -> None:
+    server = outage(0.1, failed_at=10.0)
+    assert server.admits(10.1)
+    server.connected(10.0 + RAMP - 0.001)
+    assert starts(server, *[11.0] * 20) == [True] * 20
+    server.failed(11.0, 11.0, 0.1)  # and one long ago makes the next one no longer
+    server.connected(11.5)
+    assert starts(server, *[11.5] * 20) == [True] * 20

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-#: seconds after the first success in which connects are rationed, and how many may start in them
+#: seconds after the first success in which connects are rationed, and how many may start in them; and an outage that is
+#: shorter needs no such way back
 RAMP, RAMP_CONNECTS = 1.0, 4
 
 
@@ -41,11 +42,11 @@ class Outage:
     pool's: so all of it is one reference to a step that never changes, and a turn that only one can take.
     """
 
-    __slots__ = ("__weakref__", "_back_since", "_step")
+    __slots__ = ("__weakref__", "_back_since", "_since", "_step")
 
     def __init__(self) -> None:
         self._step: _Step | None = None
-        self._back_since = -math.inf
+        self._since = self._back_since = -math.inf
 
     def admits(self, now: float) -> bool:
         step = self._step
@@ -63,13 +64,16 @@ class Outage:
 
     def failed(self, started: float, now: float, delay: float) -> None:
         if started >= self._back_since:  # else news of the outage before
+            if self._step is None or not self._step.failing:
+                self._since = now
             self._step = _Step(now + delay, delay, failing=True)
 
     def connected(self, now: float) -> None:
         step = self._step
         if step is not None and step.failing:
             self._back_since = now
-            self._step = _Step(now, RAMP / RAMP_CONNECTS, failing=False)
+            # after a mere stumble there is no herd
+            self._step = _Step(now, RAMP / RAMP_CONNECTS, failing=False) if now - self._since >= RAMP else None
 
     def _free(self, step: _Step, now: float) -> bool:
         return not step.failing and now >= self._back_since + RAMP
