@@ -20,6 +20,7 @@ PATHS = ("tests/core", "tests/checkout", "tests/test_*.py")
 # what needs a driver in most of its tests; and what only computes, the same on all of them, and takes long
 LEFT_OUT = (
     "tests/test_servers.py",
+    "tests/test_bench.py",
     "tests/test_server_pooler.py",
     "tests/test_session_options.py",
     "tests/core/test_ledger_mutants.py",
