@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.scene import SOON, background, join, scene
+from tests.test_servers import eventually
 from threadpool_db import Backoff, ConnectFailed, Pool, PoolUnavailable
 from threadpool_db.testing import FakeClock, ScriptedDriver
 
@@ -54,6 +55,8 @@ def test_one_connect_is_tried_in_each_step_and_serves_whoever_asks_if_it_succeed
         assert s.driver.calls["connect"] == tries
         s.driver.always("connect", None)
         s.clock.advance(10.0)
+        if background:  # somebody was refused: it is tried without waiting for the next one who asks
+            assert eventually(lambda: s.pool.stats().idle == 1)
         lease = s.borrow().result(SOON)
         assert s.driver.calls["connect"] == tries + 1
         lease.checkin()
