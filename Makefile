@@ -10,15 +10,17 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq install
 
-# What only computes, without coverage, which slows it down fourfold, and the other Pythons: beside what asks its servers
-# one thing at a time, for none of them minds. All the rest may measure time, and has the machine to itself.
+# Beside each other, for they do not mind: what only computes (without coverage, which slows it down fourfold), what
+# mostly sleeps, the other Pythons and the other SQLAlchemy, and what asks its servers one thing at a time. All the rest
+# may measure time, and has the machine to itself.
 COMPUTES := tests/interleave $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) \
     tests/faults/test_interrupted_lines.py
+SLEEPS := tests/ext/test_sqlalchemy_suite.py
 PATIENT := tests/checkout tests/core tests/drivers
 
 help:
 	@echo 'make demo    a real gunicorn on a database through this pool, under both checkout policies'
-	@echo 'make test    the tests, with branch coverage, then core and shell on every other Python found'
+	@echo 'make test    the tests, with branch coverage; core and shell on every other Python found too'
 	@echo 'make proof   every test, the long ones too'
 	@echo 'make bench   this pool beside the others, in one run'
 	@echo 'make lint    ruff: rules and format      make format   mend what ruff can mend'
@@ -40,22 +42,29 @@ help:
 demo: .venv/.demo
 	@$(PY) integrations/gunicorn/demo.py
 
+test: TESTED := -m coverage run -m pytest
 test: .venv/.dev
 	@bash tests/install_servers.sh $(PY)
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest $(COMPUTES) > .venv/computes.log 2>&1 & computes=$$!; \
-	$(PY) -m tests.pythons > .venv/pythons.log 2>&1 & pythons=$$!; failed=0; \
-	$(PY) -m coverage run -m pytest $(PATIENT) $(COMPUTES:%=--ignore %) || failed=1; \
-	wait $$computes || failed=1; wait $$pythons || failed=1; cat .venv/computes.log .venv/pythons.log; exit $$failed
-	@$(PY) -m coverage run -m pytest $(addprefix --ignore ,$(PATIENT) $(COMPUTES))
+	@$(all-tests)
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
+proof: TESTED := -m pytest
+proof: ALL := -m '' --timeout 900
 proof: .venv/.dev
 	@bash tests/install_servers.sh $(PY)
-	@$(PY) -m pytest -m '' --timeout 600
-	@$(PY) -m tests.pythons
+	@$(all-tests)
 	@$(PY) -m tests.bench --check
+
+define all-tests
+logs=.venv/logs; rm -rf $$logs; mkdir -p $$logs; others=(); failed=0; \
+beside() { name=$$1; shift; $(PY) -m "$$@" $(ALL) > $$logs/$$name.log 2>&1 & others+=($$!); }; \
+beside computes pytest $(COMPUTES); beside sleeps pytest $(SLEEPS); beside elsewhere tests.environments; \
+$(PY) $(TESTED) $(ALL) $(PATIENT) $(COMPUTES:%=--ignore %) || failed=1; \
+for one in $${others[@]}; do wait $$one || failed=1; done; cat $$logs/*.log; [ $$failed = 0 ]; \
+$(PY) $(TESTED) $(ALL) $(addprefix --ignore ,$(PATIENT) $(COMPUTES) $(SLEEPS))
+endef
 
 bench: .venv/.dev
 	@$(PY) -m tests.bench
