@@ -47,7 +47,7 @@ class Environment:
 
 def environments() -> Iterator[Environment]:
     here = sys.version_info[:2]
-    install = ("SQLAlchemy>=2.0,<2.1", "Flask-SQLAlchemy>=3.1", *DRIVERS, *TOOLS)
+    install = ("SQLAlchemy>=2.0,<2.1", "alembic>=1.13", "Flask-SQLAlchemy>=3.1", *DRIVERS, *TOOLS)
     yield Environment("SQLAlchemy 2.0", here, install, ("tests/ext",))
     for version in ((3, 10), (3, 11), (3, 12), (3, 13)):
         if version != here:
