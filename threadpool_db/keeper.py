@@ -209,13 +209,14 @@ class Keeper:
             state.workers += 1
         while True:
             with self._lock:
+                if rested:
+                    try:
+                        state.resting.remove(gate)  # its time was over, nobody woke it
+                    except ValueError:
+                        pass
                 job = state.jobs.popleft() if state.jobs else None
                 if job is None and rested:
                     # a whole rest in vain, or woken for a job that a busier one took
-                    try:
-                        state.resting.remove(gate)
-                    except ValueError:
-                        pass
                     state.workers -= 1
                     if state.jobs:  # from a finaliser, in the middle of this
                         state.workers += 1

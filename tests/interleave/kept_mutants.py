@@ -35,8 +35,13 @@ KEPT_MUTANTS = [
     ),
     Mutant(
         "one that goes leaves its gate behind", "no lost job", "workers come and go", KEEPER,
-        "                        state.resting.remove(gate)\n",
-        "                        pass\n",
+        "                        state.resting.remove(gate)  #",
+        "                        pass  #",
+    ),
+    Mutant(
+        "one that goes on leaves its gate behind", "no lost job", "wanted as their rest ends", KEEPER,
+        "                if rested:\n",
+        "                if rested and not state.jobs:\n",
     ),
     # --- its plan
     Mutant(

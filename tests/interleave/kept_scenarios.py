@@ -9,6 +9,7 @@ from typing import Any
 from tests.interleave.kept import KeptWorld
 from tests.interleave.scenarios import Scenario, _collect, scenario
 from threadpool_db.core.backoff import Backoff
+from threadpool_db.keeper import LINGER
 
 Play = Callable[[KeptWorld], None]
 
@@ -164,6 +165,19 @@ def workers_come_and_go(w: KeptWorld) -> None:
 
     w.driver.seconds["connect"] = 0.3
     w.driver.first_seconds["connect"] = [0.1, 1.0]
+    w.part("A", w.visit, end="discard")
+    w.part("B", w.visit, end="discard")
+    w.part("C", come_late)
+    w.part("D", come_late)
+
+
+@kept(max_size=2)
+def wanted_as_their_rest_ends(w: KeptWorld) -> None:
+    def come_late() -> None:
+        w.rest(0.5 + LINGER)
+        w.visit()
+
+    w.driver.seconds["connect"] = 0.5
     w.part("A", w.visit, end="discard")
     w.part("B", w.visit, end="discard")
     w.part("C", come_late)
