@@ -10,11 +10,11 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -qq install
 
-# Beside each other, for they do not mind: what only computes (without coverage, which slows it down fourfold), what
-# mostly sleeps, the other Pythons and the other SQLAlchemy, and what asks its servers one thing at a time. All the rest
-# may measure time, and has the machine to itself.
-COMPUTES := tests/interleave $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) \
-    tests/faults/test_interrupted_lines.py
+# Beside each other, for they do not mind: what only computes (without coverage, which slows it down fourfold, and giving
+# way to the rest), what mostly sleeps, the other Pythons and the other SQLAlchemy, and what asks its servers one thing
+# at a time. All the rest may measure time, and has the machine to itself.
+ORDERS := tests/interleave
+STATES := $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) tests/faults/test_interrupted_lines.py
 SLEEPS := tests/ext/test_sqlalchemy_suite.py
 PATIENT := tests/checkout tests/core tests/drivers
 
@@ -59,11 +59,12 @@ proof: .venv/.dev
 
 define all-tests
 logs=.venv/logs; rm -rf $$logs; mkdir -p $$logs; others=(); failed=0; \
-beside() { name=$$1; shift; $(PY) -m "$$@" $(ALL) > $$logs/$$name.log 2>&1 & others+=($$!); }; \
-beside computes pytest $(COMPUTES); beside sleeps pytest $(SLEEPS); beside elsewhere tests.environments; \
-$(PY) $(TESTED) $(ALL) $(PATIENT) $(COMPUTES:%=--ignore %) || failed=1; \
+beside() { name=$$1; shift; "$$@" $(ALL) > $$logs/$$name.log 2>&1 & others+=($$!); }; \
+beside orders nice $(PY) -m pytest $(ORDERS); beside states nice $(PY) -m pytest $(STATES); \
+beside sleeps $(PY) -m pytest $(SLEEPS); beside elsewhere $(PY) -m tests.environments; \
+$(PY) $(TESTED) $(ALL) $(PATIENT) $(STATES:%=--ignore %) || failed=1; \
 for one in $${others[@]}; do wait $$one || failed=1; done; cat $$logs/*.log; [ $$failed = 0 ]; \
-$(PY) $(TESTED) $(ALL) $(addprefix --ignore ,$(PATIENT) $(COMPUTES) $(SLEEPS))
+$(PY) $(TESTED) $(ALL) $(addprefix --ignore ,$(PATIENT) $(ORDERS) $(STATES) $(SLEEPS))
 endef
 
 bench: .venv/.dev
