@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from tests.faults.bank import Watcher
-from tests.scene import SOON, Scene, SocketDriver, background, scene
+from tests.scene import SOON, Scene, SocketDriver, background, leak_reported, scene
 from threadpool_db import LeaseExpired, StaleLease, create_pool
 from threadpool_db.config import PoolConfig
 from threadpool_db.drivers.sockets import cut_socket, socket_identity
+from threadpool_db.lease import entry_of
 from threadpool_db.testing import FakeClock, Latch
 
 LINE = r"test_\w+\.py:\d+ \(\w+\)"
@@ -66,6 +67,25 @@ def test_a_lease_held_for_max_lease_is_taken_away_and_its_slot_serves_the_next_i
         s.clock.advance(100)
         assert s.driver.calls["close"] == 1
         s.assert_nothing_lost()
+
+
+def test_an_interrupt_before_its_close_leaves_the_close_to_others(monkeypatch):
+    with scene() as s:
+        lease = s.pool.checkout()
+        connection, cut, struck = lease.connection, s.pool._upkeep.cut, []
+
+        def interrupted(entry):
+            cut(entry)
+            if not struck:
+                struck.append(entry)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(s.pool._upkeep, "cut", interrupted)
+        with leak_reported(), pytest.raises(KeyboardInterrupt):
+            s.pool._tell(s.pool._ledger.revoke, entry_of(lease))
+        assert not connection.closed
+        s.pool.stats()  # whose audit finds that nobody answers for it any more
+        assert connection.closed and s.pool.stats().total == 0
 
 
 def test_whoever_uses_it_later_is_told_how_long_he_had_it_and_from_which_line():

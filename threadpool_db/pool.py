@@ -273,14 +273,15 @@ class ConnectionPool(Generic[C]):
         """Its slot is free only after the close, and what that frees may order more closing."""
         entry = errand.entry
         error: BaseException | None = None
+        done = False
         try:
             error = self._upkeep.close(entry)
+            done = True  # one that was taken away may be left open on purpose, as long as its borrower uses it
         finally:
-            # else interrupted before it began: whoever finds the errand lost closes it. One that was taken away may be
-            # left open on purpose: see Upkeep.close
-            if entry.connection is None or entry.expired_after:
+            # else interrupted before it began: whoever finds the errand lost closes it
+            if done or entry.connection is None:
                 jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))
-            self._observers.tell("disconnected", self._now() - entry.opened_at, error=error)
+                self._observers.tell("disconnected", self._now() - entry.opened_at, error=error)
             error = None  # it knows this frame by its traceback: a circle that would keep all our callers' frames alive
 
     # --- Giving back ------------------------------------------------------------------------------------------------
