@@ -24,6 +24,7 @@ SHELL = ("tests/core", "tests/checkout", "tests/test_*.py")
 # what needs a driver in most of its tests; and what only computes, the same on all of them, and takes long
 NOT_ON_ALL = (
     "tests/test_servers.py",
+    "tests/test_cli_servers.py",
     "tests/test_bench.py",
     "tests/test_server_pooler.py",
     "tests/test_session_options.py",

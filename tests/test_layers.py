@@ -64,7 +64,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "tenants",
         "groups",
     ),
-    ("simulate", "testing", "ext", "cli"),
+    (
+        "simulate",
+        "testing",
+        "ext",
+        "checkup.advice checkup.limited checkup.network checkup.report checkup.sessions",
+        "checkup.failures checkup.findings checkup.postgresql checkup.mysql checkup.sqlite",
+        "checkup.steps",
+        "checkup",
+        "cli",
+        "__main__",
+    ),
 )
 
 # Public names are gathered here; nothing below the top floor may look at them.

@@ -6,6 +6,7 @@
 
 The house, from the roof down; imports run only downwards:
 
+    cli          the command threadpool-db              checkup/    a connect taken apart, for `check`
     ext/         one file for each framework            testing     the fakes that we test with
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
     pool         the one lock                           borrowing   the long way to a connection

@@ -1,0 +1,82 @@
+"""What can be asked from a shell? ``threadpool-db COMMAND``, also as ``python -m threadpool_db``.
+
+A command is one function that adds its arguments to a parser and names what runs them: see ``_COMMANDS``. What it does
+stands in a room of its own, imported when it is called. 0: all well; 1: not; 2: the command line is wrong.
+
+No message of the command line itself quotes an argument: argparse's do, and an argument may be a URL with a password.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+INTERRUPTED = 130  # as a shell has it after Ctrl-C
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        about = message.partition(":")[0] if message.startswith("argument ") else ""
+        if message.startswith("the following arguments are required"):
+            about = message
+        elif message.startswith("unrecognized arguments"):
+            about = "there are arguments that are not known"
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {about or 'cannot be read'}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    parser = _Parser(prog="threadpool-db", description="The database connection pool for threaded Python.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
+    for name, (words, add) in _COMMANDS.items():
+        command = commands.add_parser(name, help=words, description=words, allow_abbrev=False)
+        command.set_defaults(run=add(command))
+    given = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = given.run
+    try:
+        return run(given)
+    except KeyboardInterrupt:
+        print(f"threadpool-db {given.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _check(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("url", help="as for create_pool; '-' reads it from standard input, where ps does not see it")
+    parser.add_argument("--driver", choices=("psycopg2", "psycopg", "pymysql", "sqlite"), help="if not the url's")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, help="seconds that each step may take (5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, at the end")
+    parser.add_argument("--workers", type=_whole, help="processes that will have a pool: does it fit?")
+    parser.add_argument("--max-size", type=_whole, help="max_size of each pool: does it fit?")
+    return _run_check
+
+
+def _run_check(given: argparse.Namespace) -> int:
+    from threadpool_db.checkup.report import Report
+    from threadpool_db.checkup.steps import check
+
+    url = sys.stdin.readline().strip() if given.url == "-" else given.url
+    report = Report(url, sys.stdout, sys.stderr, as_json=given.json)
+    return check(report, url, given.driver, given.timeout, given.workers, given.max_size)
+
+
+_COMMANDS = {
+    "check": ("Connect to a database step by step, and say what a pool should know of its server.", _check),
+}
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError
+    return seconds
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
