@@ -129,18 +129,26 @@ def use_a_block(s: Scene):
     return action
 
 
+def look(connection):
+    connection.state = TransactionState.OPEN  # for the pool to commit
+
+
+HOOKED = dict.fromkeys(("on_connect", "on_checkout", "on_checkin", "on_close"), look)
+
+
+@pytest.mark.parametrize("hooks", [{}, HOOKED], ids=["plain", "hooks"])
 @pytest.mark.parametrize(
     "prepare",
     [borrow_idle, borrow_new, borrow_dead, fail_to_connect, give_back_unclean, discard, use_a_block],
     ids=lambda prepare: prepare.__name__,
 )
-def test_an_interrupt_anywhere_leaves_a_pool_that_is_safe_to_use(prepare):
+def test_an_interrupt_anywhere_leaves_a_pool_that_is_safe_to_use(prepare, hooks):
     at, interrupted = 0, True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         while interrupted:
             at += 1
-            with scene(max_size=2, max_waiting=0) as s:
+            with scene(max_size=2, max_waiting=0, **hooks) as s:
                 interrupted = run_interrupted(prepare(s), at)
                 assert_safe(s)
     gc.collect()

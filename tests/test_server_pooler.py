@@ -354,7 +354,7 @@ def test_sessions_have_no_name_by_which_a_strangers_could_be_ended(site):
 
 def test_an_overdue_statement_is_cut_without_a_side_connection(site):
     with site.pool(max_size=1, max_lease=0.2) as pool:
-        pool._upkeep.end_session = lambda *session: pytest.fail("a session was ended by name")
+        pool._upkeep.limits.end_session = lambda *session: pytest.fail("a session was ended by name")
         with pytest.raises((site.error, LeaseExpired)):
             pool.execute("select pg_sleep(20)")
         assert pool.execute("select 1") == [(1,)]

@@ -792,7 +792,10 @@ def test_any_pep_249_module_takes_init_sql_and_codes(tmp_path):
 class TestSqlAlchemy:
     """Its engine has its own way to each of these."""
 
-    @pytest.mark.parametrize("name", ["init_sql", "isolation", "disconnect_on", "read_only", "reset"])
+    @pytest.mark.parametrize(
+        "name",
+        "init_sql isolation disconnect_on read_only reset on_connect on_checkout on_checkin on_close".split(),
+    )
     def test_threadpool_refuses_them_and_says_what_to_use(self, name):
         pytest.importorskip("sqlalchemy")
         from threadpool_db.ext.sqlalchemy import ThreadPool

@@ -12,6 +12,7 @@ The house, from the roof down; imports run only downwards:
     pool         the one lock                           borrowing   the long way to a connection
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
     upkeep       what is done to a connection           session, lease, telling, waiting, fork, observe, refusal
+    hooks        what the user's own code says of it    limits, grip, showing
     drivers/     the only I/O to databases              config      every option and its check
     core/        the rules, pure: start with core/ledger.py
     errors       what can go wrong, and who must act
@@ -36,6 +37,7 @@ from threadpool_db.errors import (
     StaleLease,
     TransactionAborted,
 )
+from threadpool_db.hooks import KEEP, REPLACE, Outcome
 from threadpool_db.lease import Lease
 from threadpool_db.observe import Event
 from threadpool_db.pool import ConnectionPool
@@ -44,6 +46,8 @@ from threadpool_db.result import Result
 __version__ = "0.1.0"
 
 __all__ = [
+    "KEEP",
+    "REPLACE",
     "Backoff",
     "ConnectFailed",
     "ConnectionPool",
@@ -53,6 +57,7 @@ __all__ = [
     "Fixed",
     "Lease",
     "LeaseExpired",
+    "Outcome",
     "Overflow",
     "Pool",
     "PoolClosed",

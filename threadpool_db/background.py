@@ -108,7 +108,7 @@ class Background:
         late.cancel()
         if entry.connection is None:
             pool._observers.tell("connect_failed", self._now() - started, error=error)
-            answered = error is not None and pool._upkeep.driver.is_answer(error)
+            answered = error is not None and pool._upkeep.is_answer(error)
             pool._tell(pool._ledger.failed, entry, bearer=errand, error=error, answered=answered)
         else:
             pool._observers.tell("connected", self._now() - started)

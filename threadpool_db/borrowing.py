@@ -29,6 +29,7 @@ from threadpool_db.refusal import (
     timeout_message,
     unavailable_message,
 )
+from threadpool_db.showing import Showing
 from threadpool_db.telling import snapshot as take_snapshot
 from threadpool_db.waiting import Holder, Waiter
 
@@ -54,10 +55,11 @@ class Borrowing:
         self._deadline = self._start + timeout
         self._patrol_at = self._start + PATROL
         self._opened: Entry | None = None  # by this thread, for this lease
+        self._showing = None if pool._config.on_checkout is None else Showing(pool, waiter, self._deadline, autocommit)
 
     def borrow(self, dead: Claim | None = None, arrival: int = -1) -> Claim:
         """``dead``: the claim to a connection that was taken the short way and proved dead, in place ``arrival``."""
-        pool, waiter = self._pool, self._waiter
+        pool, waiter, claim = self._pool, self._waiter, dead
         try:
             if dead is None:
                 if self._timeout <= 0:
@@ -73,10 +75,15 @@ class Borrowing:
                 if self._made_by_me(claim.entry) or pool._upkeep.fit(
                     claim.entry, self._autocommit, self._deadline, ask=waiter.step is PING
                 ):
-                    return claim
-                self._replace(claim.entry)
-        except BaseException:
-            waiter.holder.waiting = False
+                    if self._showing is None or self._showing.wanted(claim.entry):
+                        return claim
+                    self._replace(claim.entry, unwanted=True)
+                else:
+                    self._replace(claim.entry)
+        except BaseException as error:
+            waiter.holder.waiting, claim = False, None  # or whoever keeps the error keeps it
+            if self._showing is not None:
+                self._showing.take_back(error)
             if waiter.step is not REFUSED or waiter.claim is not None:
                 pool._tell(self._leave)
             raise
@@ -187,7 +194,7 @@ class Borrowing:
         except Exception as error:
             pool._observers.tell("connect_failed", self._clock.now() - started, error=error)
             retries = pool._config.backoff is not None and not pool._raises_connect_errors
-            answered = pool._upkeep.driver.is_answer(error)
+            answered = pool._upkeep.is_answer(error)
             ticket = waiter if retries else None
             pool._tell(self._ledger.failed, entry, bearer=waiter, error=error, ticket=ticket, answered=answered)
             if pool._raises_connect_errors:
@@ -224,15 +231,18 @@ class Borrowing:
         """Opened a moment ago by this thread, for this lease: fit, unless the mode is another one."""
         return entry is self._opened and self._pool._upkeep.in_mode(entry, self._autocommit)
 
-    def _replace(self, entry: Entry) -> None:
-        """It proved dead. Whoever has time left takes his old place in line; else what is there and quick will do."""
+    def _replace(self, entry: Entry, unwanted: bool = False) -> None:
+        """It proved dead, or is not wanted. Whoever has time left takes his old place in line; else what is there and
+        quick will do."""
         pool, waiter = self._pool, self._waiter
         patient = self._timeout > 0
         mine = waiter.claim is not None and waiter.claim.entry.right() is waiter.claim
-        pool._tell(self._ledger.dead, entry, bearer=waiter, ticket=waiter if patient else None)
+        end = self._ledger.unwanted if unwanted else self._ledger.dead
+        pool._tell(end, entry, bearer=waiter, ticket=waiter if patient else None)
         if not mine and patient:
             pool._tell(self._ledger.again, waiter)  # it was taken away meanwhile, and is not ours to bury
-        pool._observers.tell("dead", self._clock.now() - entry.last_used, "found dead before use, replaced")
+        if not unwanted:
+            pool._observers.tell("dead", self._clock.now() - entry.last_used, "found dead before use, replaced")
         if not patient:
             pool._tell(self._ledger.snatch, waiter)
 

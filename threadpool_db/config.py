@@ -21,11 +21,12 @@ from threadpool_db.core.ledger import Rules
 from threadpool_db.core.sizing import Elastic, Sizing
 
 if TYPE_CHECKING:
+    from threadpool_db.hooks import Hook
     from threadpool_db.observe import Observer
     from threadpool_db.waiting import Clock
 
 #: In the design, not in this version.
-NOT_YET = frozenset("shed on_connect on_checkout on_checkin on_close budget stats_dir".split())
+NOT_YET = frozenset("shed budget stats_dir".split())
 
 ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 #: What a session that is meant to be read-only answers to a write: no sign that the server has changed its mind.
@@ -100,6 +101,10 @@ class PoolConfig:
     disconnect_on: Iterable[str | int] | None = None
     server_pooler: bool = False
     sizing: Sizing = Elastic()
+    on_connect: Hook | None = None
+    on_checkout: Hook | None = None
+    on_checkin: Hook | None = None
+    on_close: Hook | None = None
     observers: Iterable[Observer] = ()
     name: str | None = None
     clock: Clock | None = None
@@ -155,6 +160,10 @@ class PoolConfig:
                 raise ValueError(f"{name}={value!r}: needs background=True, somebody who looks without a borrower")
         if self.configure is not None and not callable(self.configure):
             raise ValueError(f"configure={self.configure!r}: must be a callable that takes and returns a dict")
+        for name in ("on_connect", "on_checkout", "on_checkin", "on_close"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise ValueError(f"{name}={hook!r}: must be a callable that takes a connection, or None")
         if isinstance(self.observers, str) or not isinstance(self.observers, Iterable):
             raise ValueError(f"observers={self.observers!r}: must be a list of callables")
         object.__setattr__(self, "observers", tuple(self.observers))
@@ -232,6 +241,7 @@ class PoolConfig:
                 keepalive=_or_inf(self.keepalive),
             ),
             holding=Holding(_or_inf(self.max_lease), _or_inf(self.leak_after), _or_inf(self.inactive_after)),
+            short_ways=self.on_checkout is None,
         )
 
 

@@ -34,6 +34,7 @@ from threadpool_db.core.overload import MaxWaiting
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver
 from threadpool_db.errors import PoolMisuse, StaleLease
+from threadpool_db.hooks import inside
 from threadpool_db.lease import Claim, Errand, Lease, held
 from threadpool_db.observe import Observers, claim_name, release_name
 from threadpool_db.telling import snapshot, tell
@@ -91,7 +92,7 @@ class ConnectionPool(Generic[C]):
         self._lock = self._clock.lock()
         self._inside = self._lock._is_owned
         self._acquire, self._release = self._lock.acquire, self._lock.release
-        self._here = threading.local()
+        self._here = self._upkeep.hooks.here = threading.local()
         self._background = Background(self)
         self._drained = Gate(self._clock)  # opened when a closed pool has nothing out any more
         keeper = (self._background.poke,) if self._config.background else ()
@@ -494,6 +495,11 @@ class ConnectionPool(Generic[C]):
                     f"pool {self.name!r}: whatever opens the pool's connections cannot borrow one from it meanwhile; "
                     "connect without the pool there"
                 ) from None
+            if hook := inside(here):
+                raise PoolMisuse(
+                    f"pool {self.name!r}: the hook {hook} cannot borrow from the pool that calls it; use the "
+                    "connection that it is given"
+                ) from None
             holder = here.holder = Holder()
         return holder
 
@@ -512,6 +518,7 @@ class ConnectionPool(Generic[C]):
     def _at_exit(self, until: float) -> None:
         """The process ends, and its daemon threads with what they have. Close what is idle, while there is time."""
         self._ledger.rules = dataclasses.replace(self._ledger.rules, min_size=0, min_idle=0)
+        self._upkeep.hooks.on_close = None  # the keeper has gone, and nobody would cut off one that hangs
         jobs = self._decide(self._ledger.clear)
         while jobs and time.monotonic() < until:
             jobs.popleft()()

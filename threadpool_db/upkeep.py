@@ -7,22 +7,22 @@ waits. Answers are True or False, where False says "of no more use"; only ``open
 from __future__ import annotations
 
 import contextlib
-import math
-import sys
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from threadpool_db.config import PoolConfig
-from threadpool_db.core.entry import Entry
+from threadpool_db.core.entry import CLOSING, Entry
 from threadpool_db.core.outage import Outage
 from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver
-from threadpool_db.drivers.sockets import cut_socket, socket_identity
-from threadpool_db.errors import PoolMisuse
-from threadpool_db.keeper import keeper_of, outage_of
+from threadpool_db.drivers.sockets import socket_identity
+from threadpool_db.errors import ConnectFailed, PoolMisuse
+from threadpool_db.grip import in_use
+from threadpool_db.hooks import REPLACE, Hooks
+from threadpool_db.keeper import outage_of
 from threadpool_db.lease import where
-from threadpool_db.session import Session
+from threadpool_db.limits import Limits
+from threadpool_db.session import Session, Unusable
 from threadpool_db.waiting import Clock
 
 C = TypeVar("C")
@@ -37,18 +37,22 @@ class Upkeep(Generic[C]):
         self._config = config
         self._clock = clock
         self._tell = tell  # the observers
-        self._keeper = keeper_of(clock)
+        self.now = clock.now
+        self.limits: Limits[C] = Limits(config, clock)
+        self._limited, self._stopped, self.cut = self.limits.limited, self.limits.stopped, self.limits.cut
+        self.hooks: Hooks[C] = Hooks(config, clock, self.limits, tell)
         self.adopt(driver)
 
     def adopt(self, driver: Driver[C]) -> None:
         """Work with this driver from now on. ValueError: it cannot do what an option asks of it."""
         config = self._config
-        session = possible(driver, config, self._clock)
+        session = possible(driver, config, self._clock, self.hooks)
         self._dooming: frozenset[object] = frozenset(config.disconnect_on or ())
         if config.disconnect_on is None and not config.read_only:
             self._dooming = driver.read_only_codes
         self.driver, self._session = driver, session
-        self.settled = driver.settled
+        self.hooks.driver = self.limits.driver = driver
+        self.settled = driver.settled if config.on_checkin is None else _never
         self.peek = driver.peek if driver.peeks else None
 
     def outage(self) -> Outage:
@@ -81,11 +85,11 @@ class Upkeep(Generic[C]):
                 raise PoolMisuse(str(error)) from None
         entry.socket = socket_identity(driver.descriptor(connection))
         if self._session.is_told_something:
-            with self._stopped(until, partial(self._stop, entry.socket, connection)):
+            with self._stopped(until, partial(self.limits.stop, entry.socket, connection)):
                 self._session.prepare(connection, until)
         made, wanted = driver.autocommit(connection), config.autocommit
         if made is not None and wanted is not None and made is not wanted:
-            with self._stopped(until, partial(self._stop, entry.socket, connection)):
+            with self._stopped(until, partial(self.limits.stop, entry.socket, connection)):
                 driver.set_autocommit(connection, wanted)
             made = wanted
         entry.made_autocommit = entry.autocommit = made
@@ -97,16 +101,27 @@ class Upkeep(Generic[C]):
         if config.reset != "never":
             driver.watch(connection)  # the last thing: what was said until here is part of how it was made
 
-    def _stop(self, socket: tuple[int, int] | None, connection: C) -> None:
-        cut_socket(socket)
-        with contextlib.suppress(Exception):
-            self.driver.interrupt(connection)
+    def is_answer(self, error: BaseException) -> bool:
+        """Did a connect fail because the server said no, or did it succeed, and what came then fail?"""
+        return isinstance(error, Unusable) or self.driver.is_answer(error)
 
     def close(self, entry: Entry) -> Exception | None:
-        """Close it. An error is returned: there is nobody to raise it to."""
+        """Close it, after ``on_close`` has had it, if it is in order. An error is returned: there is nobody to raise it
+        to."""
+        try:
+            if self.hooks.on_close is not None and entry.state is CLOSING and not entry.unfit:
+                entry.unfit = True  # whoever is interrupted now: the hook is not called again
+                if self._looks_alive(entry):
+                    self.hooks.leaving(entry)
+        except BaseException:
+            self._close(entry)
+            raise
+        return self._close(entry)  # in no variable: its frames would be kept by it, and keep all our callers'
+
+    def _close(self, entry: Entry) -> Exception | None:
         if entry.expired_after:
             self.cut(entry)  # or the close would wait for the call that its borrower is stuck in
-        if not self.driver.closes_in_use and _in_use(entry, self.driver.own_references):
+        if not self.driver.closes_in_use and in_use(entry, self.driver.own_references):
             if not entry.expired_after:
                 entry.connection = None
             return None  # it closes with its borrower's block, or with the last reference to it
@@ -130,12 +145,15 @@ class Upkeep(Generic[C]):
 
     def fit(self, entry: Entry, autocommit: bool | None, deadline: float, ask: bool) -> bool:
         """Alive, by a look, and where ``ask`` says so by a round trip; and in the mode wanted."""
+        return (
+            self._looks_alive(entry) and (not ask or self._answers(entry, deadline)) and self.in_mode(entry, autocommit)
+        )
+
+    def _looks_alive(self, entry: Entry) -> bool:
         try:
-            if self.peek is not None and not self.peek(entry.connection):
-                return False
+            return self.peek is None or self.peek(entry.connection)
         except Exception:
             return False  # there is none any more: its borrower was held up until it was taken away
-        return (not ask or self._answers(entry, deadline)) and self.in_mode(entry, autocommit)
 
     def alive(self, entry: Entry) -> bool:
         """One that its thread kept, between two uses: a look, and after long silence a round trip."""
@@ -164,60 +182,25 @@ class Upkeep(Generic[C]):
         except Exception:
             return False
 
-    def _limited(self, socket: tuple[int, int] | None, seconds: float = math.inf) -> AbstractContextManager[None]:
-        """A round trip of the pool's own: its socket is cut, from outside, after ``check_timeout`` or ``seconds``."""
-        limit = max(0.0, min(self._config.check_timeout, seconds))
-        return self._stopped(self._clock.now() + limit, partial(cut_socket, socket))
-
-    @contextlib.contextmanager
-    def _stopped(self, when: float, stop: Callable[[], None]) -> Iterator[None]:
-        alarm = self._keeper.at(when, stop)
-        try:
-            yield
-        finally:
-            alarm.cancel()
-
-    # --- When it is taken from a borrower ---------------------------------------------------------------------------
-
-    def cut(self, entry: Entry) -> None:
-        """Make whatever call is stuck on it fail, from any thread and without waiting; have it ended at the server too.
-
-        The keeper comes here, and so does whoever closes it: the first who finds it in use has its session ended.
-        """
-        connection, session = entry.connection, None
-        if connection is None:
-            return  # closed already, and cut before that
-        try:
-            idle = self.driver.state(connection) is IDLE
-        except Exception:
-            idle = False  # somebody is closing it
-        if not idle:
-            session, entry.session = entry.session, None
-        cut_socket(entry.socket)
-        with contextlib.suppress(Exception):
-            self.driver.interrupt(connection)
-        if session is not None:
-            # a server of its own, so that a black hole's worth of them holds up no connect
-            server = ("end sessions", self.driver.server_key)
-            self._keeper.do(server, partial(self.end_session, session, entry.opened_at), 1)
-
-    def end_session(self, session: Hashable, since: float) -> None:
-        """Over a connection of its own: most servers run a statement to its end, whether or not its client is there.
-
-        Where that does not work the server is out of reach, and will end it as it ends what a crashed client leaves.
-        """
-        with contextlib.suppress(Exception):
-            other = self.driver.connect(self._config.connect_timeout)
-            try:
-                with self._limited(socket_identity(self.driver.descriptor(other))):
-                    self.driver.end_session(other, session, self._clock.now() - since)
-            finally:
-                self.driver.close(other)
-
     # --- After a borrower had it ------------------------------------------------------------------------------------
 
     def clean(self, entry: Entry, error: BaseException | None) -> bool:
-        """Nothing of one borrower's transaction or session may reach the next."""
+        """Nothing of one borrower's transaction or session may reach the next, and nothing of ``on_checkin``'s, which
+        has its say when that is done."""
+        if not self.scrub(entry, error):
+            return False
+        if self.hooks.on_checkin is None:
+            return True
+        answer = self.hooks.returned(entry)
+        if answer is REPLACE:
+            entry.generation = -1  # of none that lives: closed when it comes back, and in order
+        elif answer is not None and not self.scrub(entry, None):
+            self.hooks.left_dirty()
+            return False
+        return answer is not None
+
+    def scrub(self, entry: Entry, error: BaseException | None) -> bool:
+        """What ``clean`` does, and the hook is not asked."""
         if (error is not None and self.doom(entry, error)) or not self.end_transaction(entry, error):
             return False
         try:
@@ -243,10 +226,17 @@ class Upkeep(Generic[C]):
             with self._limited(entry.socket):
                 driver.reset(connection)
             with self._limited(entry.socket):
-                self._session.prepare(connection)
+                self._replay(connection)
             driver.watch(connection)
             entry.reset_first = self._config.reset == "always"
         return True
+
+    def _replay(self, connection: C) -> None:
+        try:
+            self._session.prepare(connection)
+        except (ConnectFailed, PoolMisuse) as error:
+            self.hooks.replay_failed(error)
+            raise
 
     def doom(self, entry: Entry, error: BaseException | None) -> bool:
         """An error of ``disconnect_on``, or one that was made of it? Then nobody gets the connection again, though it
@@ -290,29 +280,13 @@ def _leftover(entry: Entry) -> str:
     )
 
 
-def possible(driver: Driver[C], config: PoolConfig, clock: Clock) -> Session[C]:
+def possible(driver: Driver[C], config: PoolConfig, clock: Clock, hooks: Hooks[C] | None = None) -> Session[C]:
     """What its sessions are told. ValueError: the driver cannot do what an option asks of it."""
     if config.server_pooler:
         driver.expect_pooler()
-    return Session(driver, config, clock)
+    return Session(driver, config, clock, hooks)
 
 
-def _references(entry: Entry) -> int:
-    """To its connection; PyPy does not count."""
-    return sys.getrefcount(entry.connection) if hasattr(sys, "getrefcount") else 0
-
-
-def _in_use(entry: Entry, own_references: int) -> bool:
-    """Let go of without its borrower's doing, who still has the connection: taken away, or its lease was dropped?"""
-    return bool(entry.expired_after or entry.last_used <= entry.taken_at) and (
-        _references(entry) > _ALONE + own_references
-    )
-
-
-def _count_alone() -> int:
-    entry = Entry(0.0, 0)
-    entry.connection = object()
-    return _references(entry)
-
-
-_ALONE = _count_alone()
+def _never(connection: Any, autocommit: bool | None) -> bool:
+    """No connection is settled as long as ``on_checkin`` has not had it."""
+    return False

@@ -271,6 +271,84 @@ class TestSilence:
         assert ledger.dead(entry, 1.0, None).close == [entry] and not ledger.line
         assert ledger.dead_count == 1 and ledger.checkouts == 1
 
+    def test_without_the_short_ways_nothing_is_taken_but_by_the_line(self) -> None:
+        ledger = ledger_of(1, short_ways=False)
+        entry = borrow(ledger)
+        assert ledger.give(entry, 0.0) and ledger.take(1.0) is None
+        assert join(ledger, 1.0).entry is entry
+        waiter = join(ledger, 1.0)
+        assert ledger.hand(entry, 2.0) is waiter and waiter.entry is entry
+
+
+class TestUnwanted:
+    """It lives, and its borrower wants another one."""
+
+    def test_his_place_is_kept_and_nothing_is_said_of_the_others(self) -> None:
+        ledger, (one, two, three) = full(3, freshness=Freshness(lifetime_jitter=0.0, ping_after=30))
+        for entry in (one, two, three):
+            give(ledger, entry, 1.0)
+        first = join(ledger, 40.0, "first")
+        assert first.entry is three
+        orders = ledger.unwanted(three, 40.0, first)
+        assert orders.close == [three] and first.entry is two
+        assert not (three.unfit or two.unfit or one.unfit)
+        assert (ledger.dead_count, ledger.checkouts) == (0, 4)
+
+    def test_after_a_new_one_the_next_connect_waits_as_after_a_failure(self) -> None:
+        ledger = ledger_of(2)
+        ticket = join(ledger, 5.0)
+        entry = ticket.entry
+        assert entry is not None
+        ledger.opened(entry, 5.0, ticket)
+        ledger.unwanted(entry, 5.0, ticket)
+        assert (ticket.step, ticket.wake_at, ledger.failing) == (Step.WAIT, 6.0, False)
+        ledger.tick(6.0)
+        assert ticket.step is Step.OPEN
+
+    def test_where_others_connect_they_wait_too_and_are_told_when(self) -> None:
+        ledger = ledger_of(2, background=True)
+        ticket = Ticket()
+        [entry] = ledger.join(ticket, 5.0).open
+        ledger.opened(entry, 5.0)
+        orders = ledger.unwanted(entry, 5.0, ticket)
+        assert (orders.open, ledger.due) == ([], 6.0)
+        assert len(ledger.tick(6.0).open) == 1
+
+    def test_after_one_that_was_used_it_does_not_wait(self) -> None:
+        ledger, (entry,) = full(1)
+        give(ledger, entry, 1.0)
+        ticket = join(ledger, 1.0)
+        ledger.unwanted(entry, 1.0, ticket)
+        ledger.closed_one(entry, 1.0)
+        assert ticket.step is Step.OPEN
+
+    def test_who_will_not_wait_goes_without(self) -> None:
+        ledger, (entry, _) = full()
+        assert ledger.unwanted(entry, 1.0, None).close == [entry] and not ledger.line
+        assert ledger.checkouts == 1
+
+
+class TestUnfit:
+    """Of what is let go of, only what is in order may be spoken to once more."""
+
+    def test_what_is_broken_silent_or_in_other_hands_is_unfit(self) -> None:
+        ledger, (one, two, three) = full(3, freshness=Freshness(lifetime_jitter=0.0, ping_after=30))
+        ledger.checkin(one, 0.0, reusable=False)
+        give(ledger, two, 0.0)
+        ledger.dead(three, 40.0, None)
+        assert one.unfit and two.unfit and three.unfit
+        ledger, (one, two) = full(2)
+        ledger.lost(one, 1.0)
+        ledger.revoke(two, 1.0)
+        assert one.unfit and two.unfit
+
+    def test_what_is_too_old_or_too_many_is_not(self) -> None:
+        ledger, (one, two) = full(2)
+        give(ledger, one, 0.0)
+        assert ledger.recycle(1.0).close == [one]
+        assert ledger.checkin(two, 1.0).close == [two]
+        assert not (one.unfit or two.unfit)
+
 
 class TestConnecting:
     def test_at_most_max_connecting_connect_at_once(self) -> None:

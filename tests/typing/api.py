@@ -8,6 +8,8 @@ from typing import Any
 from typing_extensions import assert_type
 
 from threadpool_db import (
+    KEEP,
+    REPLACE,
     Backoff,
     ConnectionPool,
     Driver,
@@ -15,6 +17,7 @@ from threadpool_db import (
     Event,
     Fixed,
     Lease,
+    Outcome,
     Overflow,
     Pool,
     PoolConfig,
@@ -140,3 +143,14 @@ def wrong(pool: Pool) -> None:
     pool.in_transaction = True  # type: ignore[misc]
     create_pool(12)  # type: ignore[arg-type]
     ConnectionPool(ClientDriver(), PoolConfig()).checkout().connection.commit()  # type: ignore[attr-defined]
+
+
+def hooks() -> None:
+    def on_checkout(connection: Any) -> Outcome | None:
+        return REPLACE if connection.closed else KEEP
+
+    def on_close(connection: Any) -> None:
+        connection.cursor().execute("select 1")
+
+    assert_type(create_pool("sqlite:///a.db", on_checkout=on_checkout, on_close=on_close), Pool)
+    PoolConfig(on_checkout=on_checkout, on_close=on_close)

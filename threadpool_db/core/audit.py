@@ -50,6 +50,7 @@ def audit(ledger: Ledger, now: float, held: Callable[[Entry], bool], orders: Ord
 def lose(ledger: Ledger, entry: Entry, now: float, orders: Orders) -> None:
     """Nobody answers for this one: let go of it, whatever was being done."""
     ledger.asking.discard(entry)
+    entry.unfit = True
     if entry.state is LEASED:
         orders.reports.append(Report("lost", entry, now - entry.taken_at))
         entry.uses += 1

@@ -61,6 +61,7 @@ def overheld(ledger: Ledger, now: float, orders: Orders) -> None:
 def take_away(ledger: Ledger, entry: Entry, now: float, orders: Orders) -> None:
     """From a borrower who may be in the middle of a call; it fails at once, and all later ones do."""
     entry.expired_after = max(now - entry.in_use_since, 1e-9)
+    entry.unfit = True
     entry.uses += 1
     ledger.use_times.add(now - entry.taken_at)
     ledger.let_go(entry, orders)

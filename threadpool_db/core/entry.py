@@ -54,6 +54,7 @@ class Entry:
         "socket",  # descriptor and inode of its socket, noted when it was made: descriptors are reused
         "state",
         "taken_at",  # when its holder got it
+        "unfit",  # known or feared to be in no state to be spoken to once more, before it is closed
         "uses",
     )
 
@@ -73,7 +74,7 @@ class Entry:
         self.instruction = -1
         self.autocommit: bool | None = None
         self.made_autocommit: bool | None = None
-        self.reset_first = False
+        self.reset_first = self.unfit = False
         self.socket: tuple[int, int] | None = None
         self.session: Any = None
 

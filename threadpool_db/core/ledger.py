@@ -51,7 +51,7 @@ class Rules:
     affair, nobody retries. ``grace``: when nothing is connected and connects have failed for so long, nobody waits any
     more; without a backoff it has no meaning. ``background``: connects are ordered (``orders.open``) and a waiter takes
     whichever comes first; else the head of the line is elected to connect. ``min_size``, ``min_idle`` and ``keepalive``
-    need it."""
+    need it. ``short_ways`` False: there is more to do at each checkout, and ``take`` never answers."""
 
     max_size: float = 10
     min_size: int = 0
@@ -63,6 +63,7 @@ class Rules:
     grace: float = math.inf
     background: bool = False
     holding: Holding = Holding()
+    short_ways: bool = True
 
 
 class Ledger:
@@ -83,7 +84,7 @@ class Ledger:
         self._draw = draw
         self._fresh = rules.freshness
         # where some are to be kept ready, each one taken may order another connect: the long way
-        self._carefree = -math.inf if rules.min_idle else rules.freshness.carefree
+        self._carefree = -math.inf if rules.min_idle or not rules.short_ways else rules.freshness.carefree
         self.unattended = min(rules.freshness.max_idle, rules.freshness.keepalive, rules.holding.patience)
         self._quiet_below = self.sizing.quiet_below(rules.max_size)
 
@@ -236,6 +237,7 @@ class Ledger:
         if reusable:
             self._put_back(entry, now, orders)
         else:
+            entry.unfit = True
             self.let_go(entry, orders)
         self._settle(now, orders)
         return orders
@@ -325,6 +327,24 @@ class Ledger:
         self._unlend(entry, ticket)
         self.dead_count += 1
         self._let_go_of_silent(entry, now, orders)
+        if ticket is not None:
+            self._resume(ticket)
+        self._settle(now, orders)
+        return orders
+
+    def unwanted(self, entry: Entry, now: float, ticket: Ticket | None) -> Orders:
+        """A borrower wants another one in the place of this one, which lives. ``ticket`` takes its old place in line;
+        None: gone. If nobody had used it yet, another connect is likely to bring nothing better: it waits its time, as
+        after a failed one."""
+        orders = Orders()
+        self._unlend(entry, ticket)
+        new = entry.last_used <= entry.opened_at
+        entry.last_used = now
+        self.let_go(entry, orders)
+        if new:
+            self._retry_at = max(self._retry_at, now + (self.rules.backoff or Backoff()).after(None, self._draw()))
+            self.fill_at = max(self.fill_at, self._retry_at)
+            self.due = min(self.due, self.fill_at)
         if ticket is not None:
             self._resume(ticket)
         self._settle(now, orders)
@@ -599,9 +619,11 @@ class Ledger:
 
     def _let_go_of_silent(self, dead: Entry, now: float, orders: Orders) -> None:
         """The silent ones are closed with it, not asked one by one: whatever killed this one likely killed them."""
+        dead.unfit = True
         self.let_go(dead, orders)
         for other in [e for e in self.idle if self._fresh.silent(e, now)]:
             self.idle.remove(other)
+            other.unfit = True
             self.let_go(other, orders)
 
     def _let_all_idle_go(self, orders: Orders) -> None:

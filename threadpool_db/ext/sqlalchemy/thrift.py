@@ -85,6 +85,10 @@ _SESSION_OPTIONS = {
     "disconnect_on": 'a listener to the event "handle_error" that sets is_disconnect',
     "read_only": 'the execution option postgresql_readonly, or a listener to the event "connect"',
     "reset": "create_engine(pool_reset_on_return=...)",
+    "on_connect": 'a listener to the event "connect"',
+    "on_checkout": 'a listener to the event "checkout"',
+    "on_checkin": 'a listener to the event "checkin"',
+    "on_close": 'a listener to the event "close"',
 }
 
 
