@@ -473,7 +473,7 @@ def test_the_same_where_workers_connect():
             assert s.driver.made - made <= 1
         with pytest.raises(PoolTimeout):
             waiter.result(SOON)
-        assert 2 <= s.driver.made <= 4
+        assert s.driver.made <= 4
 
 
 def test_one_that_was_used_before_is_replaced_without_a_pause():
