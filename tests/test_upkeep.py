@@ -11,6 +11,7 @@ from tests.scene import SOON, SocketDriver, leak_reported, scene
 from threadpool_db import (
     PoolTimeout,
 )
+from threadpool_db.drivers.sockets import Socket, poll_socket
 from threadpool_db.testing import FakeClock, Latch, WatchedClock
 
 # --- Alive or dead ----------------------------------------------------------------------------------------------------
@@ -156,6 +157,70 @@ def test_a_ping_is_cut_at_the_borrowers_deadline_if_that_comes_first():
             borrower.result(SOON)
         assert driver.made == 1
         s.assert_nothing_lost()
+
+
+def switching(driver):
+    """A switch of the autocommit mode that hangs until its socket is cut."""
+    asking = Latch()
+    asking.open()
+
+    def switch():
+        [connection] = driver.open
+        asking()
+        connection.alive = driver.hang(connection)()
+        raise OSError("cut")
+
+    driver.script("set_autocommit", switch)
+    return asking
+
+
+@pytest.mark.parametrize("there", [0, 1], ids=["made by the borrower", "idle"])
+def test_a_switch_of_the_mode_is_cut_at_the_borrowers_deadline_if_that_comes_first(there):
+    clock = FakeClock()
+    driver = SocketDriver(clock, autocommit=False)
+    with scene(clock=clock, driver=driver, max_size=1, check_timeout=5) as s:
+        s.fill(there)
+        asking = switching(driver)
+        borrower = s.borrow(timeout=1, _autocommit=True)
+        asking.wait_for(1)
+        clock.advance(1)
+        with pytest.raises(PoolTimeout):
+            borrower.result(SOON)
+        assert driver.made == 1
+        s.assert_nothing_lost()
+
+
+def test_a_switch_that_fails_late_leaves_its_borrower_only_the_rest_of_his_time():
+    clock = FakeClock()
+    driver = SocketDriver(clock, autocommit=False)
+    with scene(clock=clock, driver=driver, max_size=1, check_timeout=2) as s:
+        s.fill(1)
+        asking = switching(driver)
+        driver.script("connect", connecting := Latch())
+        borrower = s.borrow(timeout=5, _autocommit=True)
+        asking.wait_for(1)
+        clock.advance(2)
+        connecting.wait_for(1)
+        clock.advance(3)
+        connecting.open()
+        with pytest.raises(PoolTimeout, match=r"waited 5\.00 s"):
+            borrower.result(SOON)
+        s.assert_nothing_lost()
+
+
+@pytest.mark.parametrize("first_is_dead", [False, True])
+def test_who_has_no_patience_at_all_gets_what_is_there_switched_all_the_same(first_is_dead):
+    clock = FakeClock()
+    driver = SocketDriver(clock, autocommit=False)
+    with scene(clock=clock, driver=driver, max_size=2, check_timeout=2) as s:
+        s.fill(2)
+        [cold, hot] = sorted(driver.open, key=lambda connection: connection.number)
+        hot.alive = not first_is_dead
+        driver.script("set_autocommit", lambda: clock.advance(1))  # a limit of 0 would be over
+        with s.pool.checkout(timeout=0, _autocommit=True) as connection:
+            assert connection is (cold if first_is_dead else hot)
+            assert connection.autocommit
+            assert poll_socket(driver.descriptor(connection)) is Socket.QUIET
 
 
 def test_a_ping_that_hangs_is_cut_in_real_time_and_disturbs_nobody():

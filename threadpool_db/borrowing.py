@@ -51,11 +51,16 @@ class Borrowing:
         self._waiter = waiter
         self._autocommit = autocommit
         self._timeout = timeout
-        self._start = self._clock.now()
-        self._deadline = self._start + timeout
+        self._begin(self._clock.now())
         self._patrol_at = self._start + PATROL
         self._opened: Entry | None = None  # by this thread, for this lease
         self._showing = None if pool._config.on_checkout is None else Showing(pool, waiter, self._deadline, autocommit)
+
+    def _begin(self, now: float) -> None:
+        self._start = now
+        self._deadline = now + self._timeout
+        # without any patience what is there is made ready all the same
+        self._ready_by = self._deadline if self._timeout > 0 else math.inf
 
     def borrow(self, dead: Claim | None = None, arrival: int = -1) -> Claim:
         """``dead``: the claim to a connection that was taken the short way and proved dead, in place ``arrival``."""
@@ -69,11 +74,12 @@ class Borrowing:
             else:
                 waiter.claim = dead
                 waiter.arrival, waiter.since = arrival, dead.entry.taken_at
+                self._begin(waiter.since)  # what proved dead by a round trip has cost some of the time
                 self._replace(dead.entry)
             while True:
                 claim = self._stand()
                 if self._made_by_me(claim.entry) or pool._upkeep.fit(
-                    claim.entry, self._autocommit, self._deadline, ask=waiter.step is PING
+                    claim.entry, self._autocommit, self._ready_by, ask=waiter.step is PING
                 ):
                     if self._showing is None or self._showing.wanted(claim.entry):
                         return claim
@@ -229,7 +235,7 @@ class Borrowing:
 
     def _made_by_me(self, entry: Entry) -> bool:
         """Opened a moment ago by this thread, for this lease: fit, unless the mode is another one."""
-        return entry is self._opened and self._pool._upkeep.in_mode(entry, self._autocommit)
+        return entry is self._opened and self._pool._upkeep.in_mode(entry, self._autocommit, self._ready_by)
 
     def _replace(self, entry: Entry, unwanted: bool = False) -> None:
         """It proved dead, or is not wanted. Whoever has time left takes his old place in line; else what is there and

@@ -150,10 +150,15 @@ class ConnectionPool(Generic[C]):
             dead = True  # there is none any more: this thread was held up until it was taken away
         if dead or (
             entry.autocommit is not (entry.made_autocommit if _autocommit is None else _autocommit)
-            and not self._upkeep.in_mode(entry, _autocommit)
+            and not self._upkeep.in_mode(entry, _autocommit, self._ready_by(now, timeout))
         ):
             return self._borrow_slowly(timeout, holder, frame, _autocommit, claim, arrival)
         return Lease(self, claim)
+
+    def _ready_by(self, now: float, timeout: float | None) -> float:
+        """When a connection that is there must be in its borrower's mode; who has no patience at all gets it too."""
+        seconds = self._timeout if timeout is None else timeout
+        return now + seconds if seconds > 0 else math.inf
 
     def _borrow_slowly(
         self,

@@ -30,7 +30,7 @@ class Showing:
         if upkeep.hooks.wanted(entry, self._deadline) and not entry.expired_after:
             try:
                 entry.autocommit = upkeep.driver.autocommit(entry.connection)  # the hook may have changed it
-                if upkeep.in_mode(entry, self._autocommit):
+                if upkeep.in_mode(entry, self._autocommit, self._deadline):
                     return True
             except Exception:
                 pass  # there is none any more: the hook took so long that it was taken away

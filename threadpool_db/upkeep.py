@@ -7,6 +7,7 @@ waits. Answers are True or False, where False says "of no more use"; only ``open
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -145,9 +146,9 @@ class Upkeep(Generic[C]):
 
     def fit(self, entry: Entry, autocommit: bool | None, deadline: float, ask: bool) -> bool:
         """Alive, by a look, and where ``ask`` says so by a round trip; and in the mode wanted."""
-        return (
-            self._looks_alive(entry) and (not ask or self._answers(entry, deadline)) and self.in_mode(entry, autocommit)
-        )
+        if not self._looks_alive(entry):
+            return False
+        return (not ask or self._answers(entry, deadline)) and self.in_mode(entry, autocommit, deadline)
 
     def _looks_alive(self, entry: Entry) -> bool:
         try:
@@ -161,13 +162,16 @@ class Upkeep(Generic[C]):
         ask = now - entry.last_used >= self._config.ping_after
         return self.fit(entry, entry.autocommit, now + self._config.check_timeout, ask)
 
-    def in_mode(self, entry: Entry, autocommit: bool | None) -> bool:
-        """Put an idle connection into an autocommit mode, None for the one it was made in, if it is not."""
+    def in_mode(self, entry: Entry, autocommit: bool | None, deadline: float = math.inf) -> bool:
+        """Put an idle connection into an autocommit mode, None for the one it was made in, if it is not.
+
+        A round trip for some clients, cut off as in ``_answers``.
+        """
         wanted = entry.made_autocommit if autocommit is None else autocommit
         if entry.made_autocommit is None or entry.autocommit is wanted or wanted is None:
             return True
         try:
-            with self._limited(entry.socket):
+            with self._limited(entry.socket, deadline - self._clock.now()):
                 self.driver.set_autocommit(entry.connection, wanted)
         except Exception:
             return False

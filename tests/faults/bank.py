@@ -50,13 +50,14 @@ def eventually(question: Callable[[], Any], what: str, seconds: float = SOON) ->
 
 
 class Site:
-    """A private server, reached plainly or through TLS."""
+    """A private server, reached plainly or through TLS; by psycopg2 or PyMySQL, if not by the driver named."""
 
-    def __init__(self, server: Server, *, tls: bool) -> None:
+    def __init__(self, server: Server, *, tls: bool, driver: str = "") -> None:
         self.server = server
         self.tls = tls
         self.postgresql = isinstance(server, Postgres)
-        self.module: Any = importlib.import_module("psycopg2" if self.postgresql else "pymysql")
+        self.module: Any = importlib.import_module(driver or ("psycopg2" if self.postgresql else "pymysql"))
+        self.scheme = ("postgresql" if self.postgresql else "mysql") + (f"+{driver}" if driver else "")
         self.session = "select pg_backend_pid()" if self.postgresql else "select connection_id()"
         self.shortest_connect = 2.0 if self.postgresql else 0.5  # libpq knows no shorter limit
         self.nap = "select pg_sleep(60)" if self.postgresql else "select sleep(60)"
@@ -64,8 +65,8 @@ class Site:
     def url(self, port: int | None = None) -> str:
         address = f"{USER}@{self.server.host}:{port or self.server.port}"
         if self.postgresql:
-            return f"postgresql://{address}/postgres?sslmode={'require' if self.tls else 'disable'}"
-        return f"mysql://{address}/test?{'ssl=true' if self.tls else 'ssl_disabled=true'}"
+            return f"{self.scheme}://{address}/postgres?sslmode={'require' if self.tls else 'disable'}"
+        return f"{self.scheme}://{address}/test?{'ssl=true' if self.tls else 'ssl_disabled=true'}"
 
     def pool(self, port: int | None = None, **options: Any) -> Any:
         return create_pool(self.url(port), **options)

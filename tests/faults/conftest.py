@@ -52,6 +52,23 @@ def any_bank(request: pytest.FixtureRequest, breakable: Callable[[str], Server])
     return Bank(Site(breakable(kind), tls=bool(tls)))
 
 
+@pytest.fixture(params=["psycopg2", "psycopg", "pymysql"])
+def driver_bank(request: pytest.FixtureRequest, breakable: Callable[[str], Server]) -> Bank:
+    """A new bank, reached plainly, by each driver: for what a client does when the wire is to blame."""
+    return _reached_by(request.param, breakable, tls=False)
+
+
+@pytest.fixture(params=["psycopg2", "psycopg", "pymysql"])
+def tls_bank(request: pytest.FixtureRequest, breakable: Callable[[str], Server]) -> Bank:
+    """A new bank, reached through TLS, by each driver."""
+    return _reached_by(request.param, breakable, tls=True)
+
+
+def _reached_by(driver: str, breakable: Callable[[str], Server], tls: bool) -> Bank:
+    pytest.importorskip(driver)
+    return Bank(Site(breakable("mariadb" if driver == "pymysql" else "postgresql"), tls=tls, driver=driver))
+
+
 @pytest.fixture(autouse=True)
 def _quiet_log(caplog: Any) -> None:
     caplog.set_level(logging.CRITICAL, "threadpool_db")

@@ -21,9 +21,10 @@ from tests.faults.bank import (
     is_drivers,
     meet_all,
 )
+from tests.faults.bounds import Bounds
 from tests.faults.conftest import KINDS, MODULES
 from tests.servers import MariaDB, Postgres
-from threadpool_db import Backoff, ConnectFailed, PoolTimeout, PoolUnavailable, create_pool
+from threadpool_db import Backoff, ConnectFailed, PoolError, PoolTimeout, PoolUnavailable, create_pool
 
 LIMIT = 10
 OLD, NEW = "the old one", "the new one"
@@ -53,6 +54,66 @@ def test_a_server_that_takes_no_more_connections_is_used_with_those_that_it_took
         assert pool.stats().total == LIMIT
         assert is_drivers(tight_bank.site, pool.stats().connect_error)
         assert_nothing_lost(tight_bank, pool, LIMIT)
+
+
+@pytest.mark.parametrize("tight_bank", ["postgresql", "mariadb"], indirect=True)
+def test_a_full_server_is_met_by_each_pool_with_what_it_has_and_by_all_again_when_others_leave(tight_bank):
+    site = tight_bank.site
+    options = {"timeout": 0.3, "grace": 0.2, "backoff": Backoff(0.05, 0.1)}
+    with (
+        site.pool(max_size=3, **options) as holding,
+        site.pool(max_size=3, **options) as other,
+        site.pool(max_size=3, **options) as without,
+        site.pool(max_size=LIMIT - 2) as strangers,
+    ):
+        without.execute("select 1")
+        without.recycle()
+        for pool in (holding, other):
+            pool.execute("select 1")
+        eventually(lambda: len(site.sessions()) == 2, "the third one's session is gone")
+        taken = [strangers.checkout() for _ in range(LIMIT - 2)]
+        bounds = [Bounds(pool) for pool in (holding, other, without)]
+
+        # the server says no, to whoever asks, and it is no word about his parameters
+        for pool in (holding, other):
+            with pool.checkout(), pytest.raises(PoolTimeout) as told:
+                pool.checkout()
+            assert is_drivers(site, told.value.__cause__)
+            assert pool._upkeep.driver.is_answer(told.value.__cause__) is False
+        eventually(lambda: isinstance(refusal(without), PoolUnavailable), "nobody is in, and it is known")
+        assert is_drivers(site, refusal(without).__cause__)
+
+        # meanwhile the other pools of that server work with what they have
+        begun, worst = time.monotonic(), 0.0
+        while time.monotonic() < begun + 0.3:
+            start = time.monotonic()
+            assert isinstance(refusal(without), PoolUnavailable)
+            for pool in (holding, other):
+                assert pool.execute("select 1") == [(1,)]
+            worst = max(worst, time.monotonic() - start)
+        assert worst < 1.0
+        assert [pool.stats().opened for pool in (holding, other, without)] == [1, 1, 1]
+        assert max(one.overrun for one in bounds) < 1.0  # to the split second: on a quieter server, in other cells
+
+        for lease in taken[:7]:  # one stays: that makes ten with the three pools' nine
+            lease.discard()
+        for pool in (holding, other, without):
+            eventually(lambda pool=pool: refusal(pool) is None, "it is let in")
+            meet_all(site, pool, 3)
+        assert len(site.sessions()) == LIMIT
+        taken[7].checkin()
+        strangers.close()
+        without.close()
+        other.close()
+        assert_nothing_lost(tight_bank, holding)
+
+
+def refusal(pool):
+    try:
+        pool.execute("select 1")
+    except PoolError as error:
+        return error
+    return None
 
 
 # A password that was changed ------------------------------------------------------------------------------------------

@@ -26,10 +26,11 @@ from tests.faults.bank import (
     is_drivers,
     meet_all,
 )
+from tests.faults.bounds import Bounds, kept
 from tests.proxy import FaultProxy
 from threadpool_db import Backoff, PoolUnavailable
 
-THREADS, SIZE, GRACE = 32, 8, 0.5
+THREADS, SIZE, GRACE, FIFTY = 32, 8, 0.5, 50
 #: so each step is known: 0.1, 0.2, 0.4, then 0.5
 STEPS = Backoff(0.1, 0.5, kind="exp")
 #: for a busy machine to start a thread, log in, and tell
@@ -191,13 +192,14 @@ KILL: dict[bool, Callable[[Bank], object]] = {
 }
 
 
-def test_fifty_killed_at_once_under_load_come_back_a_few_at_a_time_and_fail_what_was_in_flight(bank: Bank) -> None:
+def fifty_killed_at_once(bank: Bank) -> float:
     connecting = Connecting()
-    options = {"max_size": 50, "max_connecting": 3, "configure": connecting.begin, "observers": [connecting]}
+    options = {"max_size": FIFTY, "max_connecting": 3, "configure": connecting.begin, "observers": [connecting]}
     with bank.site.pool(timeout=30, **options) as pool:
-        sessions = meet_all(bank.site, pool, 50)
+        sessions = meet_all(bank.site, pool, FIFTY)
+        bounds = Bounds(pool)
         connecting.most = 0
-        with Load(bank, pool, THREADS) as load:
+        with Load(bank, pool, FIFTY) as load:
             begun = time.monotonic()
             KILL[bank.site.postgresql](bank)
             eventually(lambda: not set(sessions) & set(bank.site.sessions()), "all are gone")
@@ -205,6 +207,18 @@ def test_fifty_killed_at_once_under_load_come_back_a_few_at_a_time_and_fail_what
         assert 1 <= connecting.most <= 3
         assert_failed_by_the_driver(bank.site, load.failures)
         in_flight = [deed for deed in load.failures if deed.begun < begun]
-        assert len(in_flight) <= THREADS
-        assert len(load.failures) - len(in_flight) <= 50
+        assert len(in_flight) <= FIFTY
+        assert len(load.failures) - len(in_flight) <= FIFTY
         assert_nothing_lost(bank, pool)
+        return bounds.overrun
+
+
+def test_fifty_killed_at_once_under_load_come_back_a_few_at_a_time_and_fail_what_was_in_flight(bank: Bank) -> None:
+    kept(lambda: fifty_killed_at_once(bank))
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(300)
+def test_fifty_killed_at_once_again_and_again_come_back_each_time(bank: Bank) -> None:
+    for _ in range(20):
+        fifty_killed_at_once(bank)

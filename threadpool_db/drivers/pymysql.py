@@ -69,11 +69,14 @@ class PyMySQL(Client["Connection[Any]"]):
         parameters["defer_connect"] = True
         connection: Any = self._class_for(self._module.connections.Connection)(**parameters)
         # connect_timeout covers the TCP handshake only. A server that accepts and then says nothing would hold us for
-        # ever, so the reads until the login is through get the limit too.
-        patience = getattr(connection, "_read_timeout", None)
-        connection._read_timeout = min(patience or math.inf, limit)
+        # ever, so the reads until the login is through get the limit too; and the writes, because the TLS handshake
+        # goes by whichever of the two came last, a write.
+        patience = [(name, getattr(connection, name, None)) for name in ("_read_timeout", "_write_timeout")]
+        for name, seconds in patience:
+            setattr(connection, name, min(seconds or math.inf, limit))
         connection.connect()
-        connection._read_timeout = patience
+        for name, seconds in patience:
+            setattr(connection, name, seconds)
         _keep_alive(connection._sock)
         connection._made = (
             connection.charset,
