@@ -278,9 +278,7 @@ def fails_fast(world: World, done: Done) -> None:
         raise Broken("fails fast", "somebody waits")
     if line and world.now < patience:
         head = next(iter(line))
-        if world.ledger.due > patience or (
-            could_open(world) and not world.setting.background and head.wake_at > patience
-        ):
+        if world.ledger.due > patience or (not world.setting.background and head.wake_at > patience):
             raise Broken("fails fast", f"nobody looks at {patience}, when those in line are to be refused")
     began = done.orders.open or any(t.step is world.step.OPEN for t in done.orders.wake)
     refused = any(t.refusal is not None and t.refusal.value == "unavailable" for t in done.orders.wake)

@@ -5,6 +5,7 @@ Time is an argument, so nothing here waits.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -354,6 +355,22 @@ class TestConnecting:
     def test_at_most_max_connecting_connect_at_once(self) -> None:
         ledger = ledger_of(10, max_connecting=2)
         assert [join(ledger).step for _ in range(3)] == [Step.OPEN, Step.OPEN, Step.WAIT]
+
+    def test_who_has_a_slot_is_not_in_line_any_more_wherever_an_interrupt_falls(self) -> None:
+        """Else he gets another one while he connects, and the first one is lost under him."""
+
+        class Struck(Ticket):
+            def grant(self, step: Step, entry: Entry) -> None:
+                super().grant(step, entry)
+                raise KeyboardInterrupt
+
+        ledger = ledger_of(10, max_connecting=1)
+        borrower, struck = join(ledger), Struck()
+        ledger.join(struck, 0.0)
+        assert borrower.entry is not None and struck.step is Step.WAIT
+        with pytest.raises(KeyboardInterrupt):
+            ledger.opened(borrower.entry, 1.0, borrower)
+        assert struck.step is Step.OPEN and struck not in ledger.line
 
     def test_a_burst_does_not_become_as_many_connections(self) -> None:
         ledger = ledger_of(50, max_connecting=2)
@@ -1009,6 +1026,15 @@ class TestOutOfReach:
         self.fail(newcomer, 10.0)
         assert self.fail(newcomer, 12.0).refusal is Refusal.UNAVAILABLE
         assert join(newcomer, 12.1).refusal is Refusal.UNAVAILABLE
+
+    def test_who_waits_behind_a_connect_that_hangs_wakes_when_the_grace_is_over(self) -> None:
+        (ledger,) = self.pools(2, grace=4.0)
+        ledger.rules = dataclasses.replace(ledger.rules, max_connecting=1)
+        self.fail(ledger, 10.0)
+        ledger.tick(11.0)
+        second = join(ledger, 12.5)
+        assert ledger.opening == 1 and ledger.retry_at(12.5) == 12.0  # another might try, but for the one under way
+        assert second.step is Step.WAIT and second.wake_at == 14.0
 
     def test_whoever_waits_is_refused_when_the_grace_is_over(self) -> None:
         (ledger,) = self.pools(2)

@@ -555,6 +555,10 @@ MUTANTS = [
         "                    moment = patience\n", "                    pass\n", "out of reach",
     ),
     Mutant(
+        "the head sleeps through the end of the grace behind a connect that hangs", "fails fast", LEDGER,
+        "patience < (moment if moment > now else math.inf):", "patience < moment:", "out of reach, one at a time",
+    ),
+    Mutant(
         "out of reach it is tried without a pause", "backoff", LEDGER,
         "elif self.connected_once or self.unavailable(now):", "elif self.connected_once:", "out of reach",
     ),

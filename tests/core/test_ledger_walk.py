@@ -57,6 +57,7 @@ SETTINGS = [
     Setting("a deadline and silence", callers=2, max_lease=2, keepalive=2, **AGES, leave_out=NO_ENDS, **BACK),
     Setting("out of reach", callers=2, leave_out=NOT_HERE, **OUT),
     Setting("out of reach, background", callers=2, leave_out=NOT_HERE, **OUT, **BACK),
+    Setting("out of reach, one at a time", callers=2, max_connecting=1, leave_out=NO_ENDS, **OUT | {"grace": 2}),
     Setting("out of reach, one slot", callers=2, max_size=1, leave_out=NO_ENDS - {"close"}, **OUT, **BACK),
     Setting("out of reach, patient", callers=2, max_size=1, leave_out=NO_ENDS, **OUT | {"grace": 2}, **BACK),
     Setting("out of reach, one kept", callers=2, max_connecting=1, min_size=1, leave_out=NO_ENDS, **OUT, **BACK),

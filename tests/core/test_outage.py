@@ -38,11 +38,12 @@ class TestWhileConnectsFail:
         assert starts(server, 10.0, 10.999) == [False, False]
         assert server.next_at(10.5) == 11.0
 
-    def test_a_turn_that_an_interrupt_took_costs_one_step(self) -> None:
-        server = outage(1.0)
-        assert server._step is not None and server._step.take()  # and the next step was never put in its place
-        assert server.next_at(11.5) == 12.0
-        assert starts(server, 11.5, 11.999, 12.0, 12.5, 13.0) == [False, False, True, False, True]
+    def test_of_two_who_find_the_same_step_at_once_one_gets_it_also_if_nobody_has_asked_for_long(self) -> None:
+        for now in (11.0, 99.0):
+            server = outage(1.0)
+            step = server._current()  # each under the lock of his own pool
+            assert step is not None and [step.use(now), step.use(now)] == [True, False]
+            assert starts(server, now, now + 0.999, now + 1.0) == [False, False, True]
 
     def test_one_starts_in_each_step_whoever_asks_first(self) -> None:
         server = outage(1.0)

@@ -11,6 +11,7 @@ from tests.core.promises import Broken
 from tests.interleave.explore import Explorer, Order, quiet
 from tests.interleave.injection import Injection
 from tests.interleave.kept_scenarios import KEPT
+from tests.interleave.outage_scenarios import OUTAGES, OUTAGES_COLLECTED, OUTAGES_STRUCK
 from tests.interleave.scenarios import COLLECTED, SCENARIOS, STRUCK
 from tests.interleave.shared import SHARED
 
@@ -19,7 +20,8 @@ def main(name: str, way: str, seed: str, *more: str) -> None:
     fine = "fine" in more
     rest = [word for word in more if word != "fine"]
     injection = Injection(rest[0], "A", int(rest[1])) if rest else None
-    scenario = next(each for each in (*SCENARIOS, *KEPT, *SHARED, *STRUCK, *COLLECTED) if each.name == name)
+    plays = [*SCENARIOS, *KEPT, *SHARED, *OUTAGES, *STRUCK, *COLLECTED, *OUTAGES_STRUCK, *OUTAGES_COLLECTED]
+    scenario = next(each for each in plays if each.name == name)
     explorer = Explorer(scenario)
     with quiet():
         try:

@@ -33,7 +33,11 @@ from threadpool_db.config import PoolConfig
 
 PACKAGE = "threadpool_db"
 FOLDER = Path(__file__).resolve().parents[2] / PACKAGE
-ROOMS = ("waiting", "lease", "keeper", "upkeep", "borrowing", "background", "pool")
+ROOMS = ("core.outage", "core.ledger", "waiting", "lease", "keeper", "upkeep", "borrowing", "background", "pool")
+
+
+def path_of(room: str) -> Path:
+    return FOLDER / f"{room.replace('.', '/')}.py"
 
 
 def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
@@ -46,7 +50,7 @@ def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
         if room not in ROOMS or not name.startswith(PACKAGE):
             return builtins.__import__(name, *rest)
         if room not in rooms:
-            path = FOLDER / f"{room}.py"
+            path = path_of(room)
             source = path.read_text()
             mine = [edit for edit in edits if edit.room == room]
             for edit in mine:
@@ -60,12 +64,13 @@ def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
 
     for room in ROOMS:
         bring(f"{PACKAGE}.{room}")
-    return _shell([f"<edited {room}.py>" for room in ROOMS] + FILES, rooms)
+    return _shell([f"<edited {Path(file).name}>" for file in FILES] + FILES, rooms)
 
 
 #: Of a longer story the beginning and the end are told.
 LONG = 1_000
-FILES = [str(FOLDER / f"{room}.py") for room in ROOMS]
+#: Within these each line is a point of a fine schedule. The ledger is not among them: it is under the lock.
+FILES = [str(path_of(room)) for room in ROOMS if room != "core.ledger"]
 
 
 def imported() -> SimpleNamespace:

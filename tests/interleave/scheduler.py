@@ -238,6 +238,7 @@ class Scheduler(Clock):
         #: For pools without a background: it plans their tasks itself, at once in a task of its own.
         self.keeper: Any = self
         self.leaf: SchedulerLock | None = None  # inside which no other may be taken
+        vars(self).pop("outages", None)  # what another order has left there of servers
 
     # --- What a Clock does ------------------------------------------------------------------------------------------
 

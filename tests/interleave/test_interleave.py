@@ -18,14 +18,25 @@ from tests.interleave.explore import Explorer, Order, orders, quiet
 from tests.interleave.injection import Injection
 from tests.interleave.kept import KeptWorld
 from tests.interleave.kept_scenarios import KEPT, KEPT_COLLECTED
+from tests.interleave.outage_scenarios import OUTAGES, OUTAGES_COLLECTED, OUTAGES_OF_ONE, OUTAGES_STRUCK
 from tests.interleave.scenarios import COLLECTED, SCENARIOS, STRUCK, Scenario
 from tests.interleave.shared import SHARED
 
-ALL = [*SCENARIOS, *KEPT, *SHARED]
+ALL = [*SCENARIOS, *KEPT, *SHARED, *OUTAGES]
 
 #: Schedules of each scenario that CI tries, as many as its kind affords; and the proof, which goes on where CI stops.
-SHARE = {**dict.fromkeys(SCENARIOS, 1_600), **dict.fromkeys(KEPT, 300), **dict.fromkeys(SHARED, 100)}
-PROOF = {**dict.fromkeys(SCENARIOS, 1_600), **dict.fromkeys(KEPT, 2_400), **dict.fromkeys(SHARED, 1_200)}
+SHARE = {
+    **dict.fromkeys(SCENARIOS, 1_600),
+    **dict.fromkeys(KEPT, 300),
+    **dict.fromkeys(SHARED, 100),
+    **dict.fromkeys(OUTAGES, 50),
+}
+PROOF = {
+    **dict.fromkeys(SCENARIOS, 1_600),
+    **dict.fromkeys(KEPT, 2_400),
+    **dict.fromkeys(SHARED, 1_200),
+    **dict.fromkeys(OUTAGES, 1_000),
+}
 
 #: What the driver's connect has returned and nobody has stored yet no finaliser of ours can know of.
 UNREACHABLE = {"upkeep.py open": "closed once: 1 closed by the garbage collector alone"}
@@ -97,6 +108,16 @@ def test_an_interrupt_anywhere_loses_nothing_where_a_keeper_connects(scenario: S
     assert not strike(scenario, "interrupt", range(2), stride=13)
 
 
+@pytest.mark.parametrize("scenario", OUTAGES_STRUCK, ids=str)
+def test_an_interrupt_anywhere_in_an_outage_loses_nothing(scenario: Scenario) -> None:
+    assert not strike(scenario, "interrupt", range(2), stride=11)
+
+
+@pytest.mark.parametrize("scenario", OUTAGES_COLLECTED, ids=str)
+def test_a_collection_anywhere_in_an_outage_costs_nothing(scenario: Scenario) -> None:
+    assert not strike(scenario, "collect", range(2), stride=149)
+
+
 @pytest.mark.parametrize("scenario", COLLECTED, ids=str)
 def test_a_collection_anywhere_costs_nothing(scenario: Scenario) -> None:
     assert not strike(scenario, "collect", range(2), stride=23)
@@ -157,6 +178,13 @@ def test_an_interrupt_anywhere_in_more_orders(scenario: Scenario) -> None:
 @pytest.mark.parametrize("scenario", KEPT, ids=str)
 def test_an_interrupt_anywhere_in_more_orders_where_a_keeper_connects(scenario: Scenario) -> None:
     assert not strike(scenario, "interrupt", range(2, 4))
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scenario", [*OUTAGES_STRUCK, *OUTAGES_OF_ONE], ids=str)
+def test_an_interrupt_anywhere_in_an_outage_in_more_orders(scenario: Scenario) -> None:
+    assert not strike(scenario, "interrupt", range(2), stride=3)
 
 
 @pytest.mark.proof

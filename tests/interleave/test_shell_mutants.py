@@ -12,16 +12,18 @@ from tests.interleave.explore import Explorer, load, orders, quiet
 from tests.interleave.kept_mutants import KEPT_MUTANTS
 from tests.interleave.kept_scenarios import KEPT
 from tests.interleave.mutants import MUTANTS, Mutant
+from tests.interleave.outage_mutants import OUTAGE_MUTANTS
+from tests.interleave.outage_scenarios import OUTAGES
 from tests.interleave.scenarios import SCENARIOS
 from tests.interleave.shared import SHARED, Cap
 
-BY_NAME = {scenario.name: scenario for scenario in [*SCENARIOS, *KEPT]}
+BY_NAME = {scenario.name: scenario for scenario in [*SCENARIOS, *KEPT, *OUTAGES]}
 
 #: A real mistake should not be rarer than this in the scenario made for it.
 ENOUGH = 1_500
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *KEPT_MUTANTS], ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *KEPT_MUTANTS, *OUTAGE_MUTANTS], ids=lambda mutant: mutant.name)
 def test_the_explorer_notices(mutant: Mutant) -> None:
     explorer = Explorer(BY_NAME[mutant.scenario], load(mutant.edits))
     with quiet(), pytest.raises(Broken) as caught:
@@ -31,7 +33,7 @@ def test_the_explorer_notices(mutant: Mutant) -> None:
 
 
 def test_a_copy_without_a_mistake_is_as_good_as_the_original() -> None:
-    for scenario in [*SCENARIOS[:3], *KEPT[:3]]:
+    for scenario in [*SCENARIOS[:3], *KEPT[:3], *OUTAGES[-2:]]:
         with quiet():
             Explorer(scenario, load()).explore(orders(50))
 

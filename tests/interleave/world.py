@@ -28,7 +28,7 @@ import gc
 import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,9 +39,9 @@ from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import CLOSING, GONE, LEASED, OPENING
 from threadpool_db.core.line import OPEN as CONNECT
 from threadpool_db.core.line import PING, USE, WAIT
-from threadpool_db.core.outage import RAMP, Outage
+from threadpool_db.core.outage import RAMP
 from threadpool_db.drivers.base import IDLE, OPEN, Driver, TransactionState
-from threadpool_db.errors import ConnectFailed, PoolClosed, PoolMisuse, PoolOverloaded, PoolTimeout
+from threadpool_db.errors import ConnectFailed, PoolClosed, PoolMisuse, PoolOverloaded, PoolTimeout, PoolUnavailable
 
 REFUSALS: dict[type[BaseException], str] = {
     PoolTimeout: "timeout",
@@ -49,6 +49,7 @@ REFUSALS: dict[type[BaseException], str] = {
     PoolClosed: "closed",
     ConnectFailed: "connect failed",
     PoolMisuse: "misuse",
+    PoolUnavailable: "unavailable",
 }
 
 
@@ -98,6 +99,8 @@ class WatchingDriver(Driver[Connection]):
         self.seconds: dict[str, float] = {}  # method -> how long it takes
         self.first_seconds: dict[str, list[float]] = {}  # and how long its next calls do
         self.failures = 0
+        self.down_until = -math.inf  # no connect succeeds before
+        self.server: Hashable = None  # whose name drivers of the same one have in common
         self.too_many: Callable[[str], None] = lambda detail: None
         self.cut_in_cleaning: Callable[[], None] = lambda: None
         self.fails: dict[str, list[type[BaseException] | None]] = {}  # method -> what its next calls raise
@@ -150,6 +153,13 @@ class WatchingDriver(Driver[Connection]):
             self.failures += method == "connect"
             # in no variable: that would keep this frame, and with it the frames and leases of all who called
             raise steps.pop(0)(method)  # type: ignore[misc]
+        if method == "connect" and s.time < self.down_until:
+            self.failures += 1
+            raise OSError(method)
+
+    @property
+    def server_key(self) -> Hashable:
+        return self.server or super().server_key
 
     def connect(self, timeout: float) -> Connection:
         self.connecting += 1
@@ -215,7 +225,6 @@ def repeatable(shell: SimpleNamespace) -> Any:
             super()._start_afresh()
             self._ledger.entries = Entries()
             self._ledger._draw = lambda: 0.5
-            self._ledger.server = Outage()  # none of a server that another order left behind
             self.name = "pool"  # the automatic one depends on what else lives
 
     return Repeatable
@@ -224,11 +233,13 @@ def repeatable(shell: SimpleNamespace) -> Any:
 def next_try(ledger: Any, now: float) -> float:
     """As the ledger says it. But its own lines must not run here, where an interrupt that is injected into them would
     strike the watchers."""
-    moment: float = ledger._retry_at
+    moment: float = max(ledger._retry_at, getattr(ledger.server, "told", -math.inf))
     server, step = ledger.server, ledger.server._step
     gone = now >= ledger.failing_since + ledger.rules.grace and len(ledger.entries) == ledger.opening + ledger.closing
     if step is not None and (ledger.connected_once or gone) and (step.failing or now < server._back_since + RAMP):
-        moment = max(moment, step.at if step._turn else step.at + step.delay)
+        while step._following:
+            (step,) = step._following.values()
+        moment = max(moment, step.at)
     return moment
 
 
@@ -253,6 +264,7 @@ class World:
         self.told: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.allowed = {"timeout"}
+        self.at_refusal: Callable[[BaseException], None] = lambda error: None
         self.detached: list[Connection] = []
         self.held: dict[Connection, str] = {}
         self.tickets: dict[str, Any] = {}
@@ -336,6 +348,7 @@ class World:
                 self.find(f"never trips: somebody else meets {type(error).__name__}")
             elif not self.may_be(why):
                 s.fail(Broken("never trips", f"{me}: {type(error).__name__}: {error}"))
+            self.at_refusal(error)
             early = why == "timeout" and s.time < me.deadline
             lease = None
             self.outcomes[why] += 1
@@ -595,7 +608,8 @@ class World:
             # one that was taken away before its borrower had looked at it was lent, and nobody got it
             if not 0 <= stats.checkouts - self.lent_before - self.outcomes["lent"] <= stats.expired:
                 yield f"nothing lost: {stats.checkouts} checkouts counted, {self.outcomes['lent']} lent"
-            for kind, count in (("timeout", stats.timeouts), ("overloaded", stats.refused)):
+            refused = stats.refused - self.outcomes["unavailable"]
+            for kind, count in (("timeout", stats.timeouts), ("overloaded", refused)):
                 if count != self.outcomes[kind]:
                     yield f"nothing lost: {count} counted as {kind}, {self.outcomes[kind]} were"
             if not 0 <= stats.connect_failures - driver.failures <= self.overdue:

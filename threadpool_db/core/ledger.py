@@ -492,13 +492,14 @@ class Ledger:
             elif self.rules.background:
                 break
             elif self._may_open(now):
-                self._grant(head, OPEN, self._reserve(now), now)
-                del self.line[head]
+                entry = self._reserve(now)
+                del self.line[head]  # the ticket last, here too: what is granted to one in line is granted to it again
+                self._grant(head, OPEN, entry, now)
                 orders.wake.append(head)
             else:
                 # nothing but time may help it: the head, and only the head, wakes by itself and calls tick
                 moment, patience = self.retry_at(now), self.failing_since + self.rules.grace
-                if now < patience < moment:
+                if now < patience < (moment if moment > now else math.inf):
                     moment = patience
                 if head.wake_at != moment and moment > now:
                     head.wake_at = moment

@@ -39,7 +39,7 @@ class Outage:
     """Times in seconds on the pool's clock.
 
     Pools that share it come under different locks, and a lock of its own could deadlock with a finaliser that wants a
-    pool's: so all of it is one reference to a step that never changes, and a turn that only one can take.
+    pool's: so all of it is one reference to a step, which never changes but that another one follows it, once.
     """
 
     __slots__ = ("__weakref__", "_back_since", "_since", "_step")
@@ -49,18 +49,12 @@ class Outage:
         self._since = self._back_since = -math.inf
 
     def admits(self, now: float) -> bool:
-        step = self._step
-        if step is None or self._free(step, now):
-            return True
-        if now < step.next_at or not (step.take() or now >= step.at + step.delay):
-            return False
-        # a step is used up when a connect starts in it, also if we never hear of that connect again
-        self._step = _Step((now if step.failing else step.at) + step.delay, step.delay, step.failing)
-        return True
+        step = self._current()
+        return step is None or self._free(step, now) or (now >= step.at and step.use(now))
 
     def next_at(self, now: float) -> float:
-        step = self._step
-        return -math.inf if step is None or self._free(step, now) else step.next_at
+        step = self._current()
+        return -math.inf if step is None or self._free(step, now) else step.at
 
     def failed(self, started: float, now: float, delay: float) -> None:
         if started >= self._back_since:  # else news of the outage before
@@ -75,26 +69,32 @@ class Outage:
             # after a mere stumble there is no herd
             self._step = _Step(now, RAMP / RAMP_CONNECTS, failing=False) if now - self._since >= RAMP else None
 
+    def _current(self) -> _Step | None:
+        step = self._step
+        while step is not None and (following := step.following) is not None:
+            step = following
+        return step
+
     def _free(self, step: _Step, now: float) -> bool:
         return not step.failing and now >= self._back_since + RAMP
 
 
 class _Step:
-    """From ``at`` on one connect may start, and the next one ``delay`` later."""
+    """From ``at`` on one connect may start. With that it is used up, also if we never hear of that connect again: from
+    ``delay`` later on another one may."""
 
-    __slots__ = ("_turn", "at", "delay", "failing")
+    __slots__ = ("_following", "at", "delay", "failing")
 
     def __init__(self, at: float, delay: float, failing: bool) -> None:
         self.at, self.delay, self.failing = at, delay, failing
-        self._turn = [True]
+        self._following: dict[str, _Step] = {}
 
     @property
-    def next_at(self) -> float:
-        """Later than ``at`` if the turn was taken, and an interrupt struck before the next step was in its place."""
-        return self.at if self._turn else self.at + self.delay
+    def following(self) -> _Step | None:
+        return self._following.get("it")
 
-    def take(self) -> bool:
-        try:
-            return self._turn.pop()
-        except IndexError:
-            return False
+    def use(self, now: float) -> bool:
+        """True for one alone, also of several who come at once, under different locks: ``setdefault`` keeps the first.
+        With a turn that was taken here and a next step that was put into its place there, two of them got it."""
+        mine = _Step((now if self.failing else self.at) + self.delay, self.delay, self.failing)
+        return self._following.setdefault("it", mine) is mine

@@ -1,0 +1,97 @@
+"""Which mistakes about an outage must the explorer notice? See ``mutants.py``."""
+
+from __future__ import annotations
+
+from tests.interleave.mutants import BORROWING, Mutant
+
+OUTAGE, LEDGER, KEEPER = "core.outage", "core.ledger", "keeper"
+
+# fmt: off
+OUTAGE_MUTANTS = [
+    # --- who tries
+    Mutant(
+        "a step is not used up", "one tries", "two pools try in turn", OUTAGE,
+        "(now >= step.at and step.use(now))",
+        "now >= step.at",
+    ),
+    Mutant(
+        "two who find the same step at once both get it", "one tries", "two pools ask at once", OUTAGE,
+        "        return self._following.setdefault(\"it\", mine) is mine\n",
+        "        self._following[\"it\"] = mine\n"
+        "        return True\n",
+    ),
+    Mutant(
+        "each pool has an outage of its own", "one tries", "two pools try in turn", KEEPER,
+        "    return outages.setdefault(server, Outage())\n",
+        "    return Outage()\n",
+    ),
+    Mutant(
+        "a pool does not ask what the others know", "one tries", "two pools ask at once", LEDGER,
+        "        return self.server if self.connected_once or self.unavailable(now) else None\n",
+        "        return None\n",
+    ),
+    Mutant(
+        "nobody tries for those who were refused", "somebody tries",
+        "nothing connects for longer than the grace, with a keeper", LEDGER,
+        "                self._probing = True\n",
+        "",
+    ),
+    # --- who waits, and who is refused
+    Mutant(
+        "nobody looks when the grace is over", "nobody waits",
+        "a connect hangs while the grace ends, with a keeper", LEDGER,
+        "            self.due = min(self.due, patience)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "the head sleeps through the end of the grace", "nobody waits",
+        "nothing connects for longer than the grace", LEDGER,
+        "                    moment = patience\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "the head sleeps through the end of the grace behind a connect that hangs", "nobody waits",
+        "a connect hangs while the grace ends", LEDGER,
+        "patience < (moment if moment > now else math.inf):",
+        "patience < moment:",
+    ),
+    Mutant(
+        "who waits is refused though something is connected", "refused for a reason",
+        "the connected ones die one by one", LEDGER,
+        " and len(self.entries) == self.opening + self.closing\n",
+        "\n",
+    ),
+    Mutant(
+        "who tries is refused with the rest", "it is over",
+        "who is the first to ask is connected for, with a keeper", LEDGER,
+        "if not (ticket.tries and self.opening)]",
+        "]",
+    ),
+    Mutant(
+        "refused without the cause", "refused for a reason", "nothing connects for longer than the grace", BORROWING,
+        "        error.__cause__ = cause\n        pool._observers",
+        "        pool._observers",
+    ),
+    Mutant(
+        "refused without the numbers", "refused for a reason", "nothing connects for longer than the grace", BORROWING,
+        "pool._option_names), snapshot)\n        error.__cause__ = cause\n",
+        "pool._option_names))\n        error.__cause__ = cause\n",
+    ),
+    # --- the way back
+    Mutant(
+        "a success does not end the outage", "it is over", "two pools try in turn", OUTAGE,
+        "            self._back_since = now\n",
+        "            return\n",
+    ),
+    Mutant(
+        "the pool does not notice that it is over", "it is over", "nothing connects for longer than the grace", LEDGER,
+        "        self.failing_since, self._probing = math.inf, False\n",
+        "        self._probing = False\n",
+    ),
+    Mutant(
+        "there is no ramp", "the way back", "two pools come back by the ramp", OUTAGE,
+        " if now - self._since >= RAMP else None\n",
+        " if now < self._since else None\n",
+    ),
+]
+# fmt: on
