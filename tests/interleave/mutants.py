@@ -124,7 +124,7 @@ MUTANTS = [
     Mutant(
         "what is handed on is not looked at", "looked at", "one dies while they wait", BORROWING,
         "pool._upkeep.fit(\n"
-        "                    claim.entry, self._autocommit, self._deadline, ask=waiter.step is PING\n"
+        "                    claim.entry, self._autocommit, self._ready_by, ask=waiter.step is PING\n"
         "                ):",
         "True:",
     ),
