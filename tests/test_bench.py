@@ -34,6 +34,7 @@ from tests.bench.contestants import (
 from tests.bench.memory import MEMORY
 from tests.bench.musts import OPENED_LIMIT, until_clear
 from tests.bench.operation import AGAIN, BARE, EXECUTE, JUDGEMENT, OPERATION, operations
+from tests.bench.reporting import REPORTING, reports
 from tests.bench.tables import Figures, tables
 from tests.conftest import require
 from tests.servers import Postgres
@@ -109,6 +110,16 @@ def test_an_operation_costs_more_than_a_bare_cursor_and_judgement_hardly_anythin
     assert figures[OPERATION][BARE]["microseconds"] < figures[OPERATION][EXECUTE]["microseconds"]
     assert figures[JUDGEMENT][AGAIN]["ratio"] < 5
     assert all(f"| {name} |" in tables(figures) for name in (BARE, EXECUTE, AGAIN))
+
+
+def test_reports_add_hardly_anything_to_a_pair():
+    with reports(print) as race:
+        for _ in range(ATTEMPTS):
+            race.run(10)
+            if race.added() < 1:
+                break
+        assert race.added() < 1
+        assert race.microseconds()[REPORTING] > 0
 
 
 class Thorough:

@@ -11,8 +11,8 @@ import pytest
 from tests.scene import SOON, background, scene
 from threadpool_db import Backoff, PoolOverloaded, PoolTimeout, Snapshot, create_pool
 from threadpool_db.core.sizing import Counts
-from threadpool_db.core.stats import Hold
-from threadpool_db.refusal import timeout_message
+from threadpool_db.core.stats import Durations, Hold
+from threadpool_db.refusal import overloaded_message, timeout_message, unavailable_message
 from threadpool_db.testing import Latch
 
 
@@ -20,7 +20,7 @@ def test_a_timeout_names_the_counts_and_the_three_longest_holders():
     with scene(name="orders", max_size=4, max_connecting=4) as s:
 
         def take(thread):
-            return background(_as_thread, thread, s.pool.checkout).result(SOON)
+            return background(as_thread, thread, s.pool.checkout).result(SOON)
 
         held = []
         for thread in ("anne", "bert", "carl", "dora"):
@@ -34,10 +34,11 @@ def test_a_timeout_names_the_counts_and_the_three_longest_holders():
         message = str(caught.value)
         assert message.startswith("pool 'orders': no connection within 2 s (waited 2.00 s). All are in use. ")
         assert "4 in use, 0 idle, 0 connecting, 0 closing, max_size 4; 0 waiting" in message
-        assert "Held longest: anne for 42.0 s, taken at " in message
+        assert "\nHeld longest:\n  anne for 42.0 s, taken at " in message
         assert "bert for 32.0 s" in message and "carl for 22.0 s" in message and "dora" not in message
-        assert "test_refusal.py:" in message and "(_as_thread)" in message
-        assert "\n  1. Look at the lines above" in message
+        assert "test_refusal.py:" in message and "(as_thread)" in message
+        assert "\nWhat to do:\n  1. Held without being used" not in message  # it has no socket to be silent
+        assert "\n  1. Look at the lines above (anne, bert, carl): " in message
         assert isinstance(caught.value, TimeoutError)
         snapshot = caught.value.snapshot
         assert (snapshot.in_use, snapshot.timeouts, len(snapshot.holders)) == (4, 1, 4)
@@ -45,7 +46,7 @@ def test_a_timeout_names_the_counts_and_the_three_longest_holders():
             lease.checkin()
 
 
-def _as_thread(name, action):
+def as_thread(name, action):
     threading.current_thread().name = name
     return action()
 
@@ -68,37 +69,156 @@ def test_a_thread_that_holds_one_itself_is_told_so():
 
 
 def test_leases_that_threads_keep_between_operations_are_named_with_the_remedies():
-    snapshot = _snapshot(in_use=2, holders=(Hold("anne", 5.0, "app.py:3 (view)"),))
-    message = timeout_message(snapshot, 1.0, 1.0, held_here=0, idle_holders=2)
+    holds = [Hold(name, 5.0, "app.py:3 (view)", kept=True) for name in ("anne", "bert")]
+    message = timeout_message(_snapshot(in_use=2, holders=holds), 1.0, 1.0, held_here=0)
+    assert "anne for 5.0 s, taken at app.py:3 (view), kept for its thread" in message
+    assert "1. 2 of them" in message and "Look at the lines" not in message
     assert "2 of them are kept for their threads and idle" in message
     for remedy in ("scope()", "release()", 'checkout="operation"'):
         assert remedy in message
 
 
+def test_one_that_is_kept_inside_a_hand_written_transaction_has_two_remedies():
+    first, second, _ = advice(in_use=2, holders=[holding(kept=True, in_transaction=True, in_statement=False)])
+    assert first.startswith("1. 1 of them are kept") and second.startswith("2. Idle in transaction: anne")
+
+
 @pytest.mark.parametrize(
-    ("counts", "error", "reason"),
+    ("counts", "more", "reason"),
     [
-        ({"in_use": 2}, None, "All are in use"),
-        ({"in_use": 1, "opening": 1}, None, "A connect is under way"),
-        ({"idle": 1}, None, "What is idle needs a round trip first"),
-        ({}, None, "Nothing is idle"),
-        ({"in_use": 1}, OSError("x"), "Connects are failing"),
-        ({"in_use": 2}, OSError("x"), "All are in use"),
+        ({"in_use": 2}, {}, "All are in use"),
+        ({"in_use": 1, "opening": 1}, {}, "A connect is under way, and takes longer than that"),
+        ({"idle": 1}, {}, "What is idle by now came back just too late"),
+        (
+            {"in_use": 1, "closing": 1},
+            {},
+            "Connections are being closed, which takes long, and keep their places until",
+        ),
+        ({}, {}, "Nothing came free in time"),
+        ({"in_use": 1}, {"connect_error": OSError("x")}, "Connects are failing with OSError (the cause above)"),
+        ({}, {"connect_error": OSError("x"), "failing_for": 9.04}, "Connects are failing for 9.0 s with OSError"),
+        ({"in_use": 2}, {"connect_error": OSError("x")}, "All are in use"),
+        ({"in_use": 2}, {"paused": True}, "The pool is paused: pause() was called, and resume() was not"),
     ],
 )
-def test_the_reason_is_said_first(counts, error, reason):
-    message = timeout_message(_snapshot(error=error, **counts), 0.5, 0.5, 0, 0)
-    assert f"(waited 0.50 s). {reason}. " in message
-    assert ("the database is up" in message) is (error is not None)
+def test_the_reason_is_said_first(counts, more, reason):
+    message = timeout_message(_snapshot(**more, **counts), 0.5, 0.5, 0)
+    assert message.startswith(f"pool 'orders': no connection within 0.5 s (waited 0.50 s). {reason}")
+    assert ("the database is up" in message) is ("connect_error" in more)
+    assert f"(max_waiting=7). {reason.split(',')[0]}" in overloaded_message(_snapshot(**more, **counts), 7)
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ({"idle": 1}, "What is idle needs a round trip first, and a timeout of 0 leaves no time for one. "),
+        ({}, "Nothing is idle, and a timeout of 0 opens nothing. "),
+    ],
+)
+def test_whoever_would_not_wait_is_told_what_he_would_have_waited_for(counts, reason):
+    assert f"(waited 0.00 s). {reason}" in timeout_message(_snapshot(**counts), 0.0, 0.0, 0)
+
+
+def advice(**found):
+    """The numbered lines alone."""
+    held_here = found.pop("held_here", 0)
+    message = timeout_message(_snapshot(**found), 1.0, 1.0, held_here)
+    return [line.strip() for line in message.partition("What to do:\n")[2].splitlines()]
+
+
+def holding(name="anne", **facts):
+    return Hold(name, 60.0, "app.py:3 (view)", **facts)
+
+
+IDLE_IN_TRANSACTION, UNUSED, SLOW, WHO_KNOWS = "Idle in", "Held without being used", "Waiting for the server", "Look at"
+
+
+@pytest.mark.parametrize(
+    ("facts", "remedy"),
+    [
+        ({"in_transaction": True, "in_statement": False, "silent": 40.0}, IDLE_IN_TRANSACTION),
+        ({"in_transaction": True, "in_statement": False, "silent": 1.0}, IDLE_IN_TRANSACTION),
+        ({"in_transaction": True, "in_statement": False}, IDLE_IN_TRANSACTION),
+        ({"in_transaction": True, "in_statement": False, "silent": 0.9}, WHO_KNOWS),  # busy, in short statements
+        ({"in_transaction": False, "in_statement": False, "silent": 40.0}, UNUSED),
+        ({"in_transaction": False, "in_statement": False, "silent": 0.0}, WHO_KNOWS),
+        ({"in_transaction": False, "in_statement": False}, WHO_KNOWS),
+        ({"in_statement": True, "silent": 40.0}, SLOW),
+        ({"silent": 40.0}, WHO_KNOWS),  # nothing is known of its state: it may wait for its server, or not
+        ({}, WHO_KNOWS),
+    ],
+)
+def test_what_somebody_does_with_it_decides_what_is_to_be_done(facts, remedy):
+    first, *others = advice(in_use=2, holders=[holding(**facts)])
+    assert first.startswith(f"1. {remedy}") and "anne" in first
+    assert others == ["2. Only then raise max_size, if the server has room for more connections, or timeout."]
+
+
+def test_each_remedy_names_those_whom_it_is_for():
+    idle = {"in_transaction": True, "in_statement": False, "silent": 9.0}
+    holders = [holding("anne", **idle), holding("bert", in_statement=True), holding("carl", **idle)]
+    first, second, _ = advice(in_use=3, holders=[*holders, holding("dora", in_statement=True)])
+    assert "Idle in transaction: anne, carl. Commit before slow work outside the database" in first
+    assert "an answer" not in second and "to answer a statement: bert. Find slow queries" in second
+
+
+def test_one_thread_with_several_is_named_once():
+    assert "(anne)" in advice(in_use=2, holders=[holding(), holding()])[0]
+
+
+def test_slow_connects_are_somebody_elses_fault_than_slow_queries():
+    found = {"in_use": 1, "opening": 1, "connect": Durations((3, *[0] * 19), 6.0)}
+    first, *others = advice(**found)
+    assert first.startswith("1. Find out why connects take so long (they took 2.00 s so far): ")
+    assert "max_connecting" in first and others == ["2. Only then raise timeout."]
+    assert advice(**found | {"in_use": 2})[0].startswith("1. Raise max_size")  # the full pool is what he waited for
+    assert "so long: " in advice(**found | {"connect": Durations()})[0]
+
+
+def test_a_paused_pool_has_one_remedy():
+    assert advice(in_use=2, paused=True, holders=[holding()], connect_error=OSError("x")) == [
+        "1. Call resume(), or find out who paused the pool and what for."
+    ]
+    turned_away = overloaded_message(_snapshot(in_use=2, paused=True), 0)
+    assert turned_away.endswith("\n  2. Answer with 503 and let the caller come again later.")
+
+
+def test_who_is_turned_away_from_a_full_line_is_told_the_same():
+    facts = {"in_transaction": True, "in_statement": False, "silent": 40.0}
+    message = overloaded_message(_snapshot(in_use=2, waiting=7, holders=[holding(**facts)]), 7, 1)
+    assert message.startswith(
+        "pool 'orders': refused at once, 7 threads are waiting already (max_waiting=7). All are in"
+    )
+    assert (
+        "This thread holds 1 of them itself.\nHeld longest:\n  anne for 60.0 s, taken at app.py:3 (view), in" in message
+    )
+    numbers = [line.strip()[:12] for line in message.splitlines()[-4:]]
+    assert numbers == ["1. Use the c", "2. Idle in t", "3. Answer wi", "4. Only if t"]
+
+
+def test_an_outage_says_since_when_and_what_is_tried():
+    message = unavailable_message(_snapshot(connect_error=OSError("x"), failing_for=61.0), 1.0)
+    assert "Connects have failed for 61.0 s with OSError (the cause above), nothing is connected" in message
+    assert "\nWhat to do:\n  1. Make sure that the database is up" in message and "\n  2. Answer with 503" in message
+    assert "for 0.0 s, nothing" in unavailable_message(_snapshot(), 1.0)
+
+
+def test_options_are_called_by_the_names_that_the_reader_knows():
+    names = {"max_size": "pool_size", "timeout": "pool_timeout", "max_connecting": "at_a_time"}
+    found = timeout_message(_snapshot(in_use=2), 1, 1, 0, names)
+    assert "raise pool_size, if" in found.lower() and found.endswith("or pool_timeout.")
+    assert "Raise at_a_time if" in timeout_message(_snapshot(opening=1), 1, 1, 0, names)
+    assert "raise pool_size;" in overloaded_message(_snapshot(in_use=2), 1, 0, names)
 
 
 def test_a_pool_without_a_limit_says_so():
-    assert "max_size unlimited" in timeout_message(_snapshot(max_size=math.inf), 1, 1, 0, 0)
+    assert "max_size unlimited" in timeout_message(_snapshot(max_size=math.inf), 1, 1, 0)
 
 
-def _snapshot(*, max_size=2, error=None, holders=(), **counts):
-    all_counts = dict.fromkeys(("idle", "in_use", "opening", "closing", "waiting"), 0) | counts
-    return Snapshot("orders", Counts(max_size=max_size, **all_counts), holders=holders, connect_error=error)
+def _snapshot(*, max_size=2, holders=(), **found):
+    names = ("idle", "in_use", "opening", "closing", "waiting")
+    counts = Counts(max_size=max_size, **{name: found.pop(name, 0) for name in names})
+    return Snapshot("orders", counts, holders=tuple(holders), **found)
 
 
 def test_no_message_repeats_what_the_database_said():
@@ -115,7 +235,7 @@ def test_no_message_repeats_what_the_database_said():
             waiter.result(SOON)
         for caught in (full, late):
             assert "hunter2" not in str(caught.value) + repr(caught.value)
-        assert late.value.__cause__ is secret
+        assert late.value.__cause__ is secret and full.value.__cause__ is secret
         assert "OSError" in str(late.value)
 
 

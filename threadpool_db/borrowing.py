@@ -30,6 +30,7 @@ from threadpool_db.refusal import (
     unavailable_message,
 )
 from threadpool_db.showing import Showing
+from threadpool_db.telling import NAMED
 from threadpool_db.telling import snapshot as take_snapshot
 from threadpool_db.waiting import Holder, Waiter
 
@@ -269,16 +270,14 @@ class Borrowing:
             else:
                 pool._timeouts += 1
             lent = [entry for entry in self._ledger.entries if entry.state is LEASED]
-        snapshot, waited = pool.stats(), self._clock.now() - self._start
-        names = pool._option_names
+        snapshot, waited = pool._snapshot(NAMED), self._clock.now() - self._start
+        names, here = pool._option_names, sum(entry.holder is waiter.holder for entry in lent)
         error: PoolError
         if full:
-            error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, names), snapshot)
+            error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, here, names), snapshot)
         else:
-            here = sum(entry.holder is waiter.holder for entry in lent)
-            kept = sum(entry.last_used > entry.taken_at for entry in lent)  # used before, by whoever keeps it
-            error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, kept, names), snapshot)
-            error.__cause__ = snapshot.connect_error
+            error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, names), snapshot)
+        error.__cause__ = snapshot.connect_error
         pool._observers.tell("refused", waited, type(error).__name__)
         return error
 
@@ -286,9 +285,7 @@ class Borrowing:
         pool = self._pool
         # The lock once, and no audit: in an outage every thread comes this way again and again, and with dozens of
         # them each further turn at the lock costs milliseconds. Nothing is lent, so there are no lines to work out.
-        with pool._lock:
-            pool._refused += 1
-            snapshot = take_snapshot(pool)
+        snapshot = take_snapshot(pool, NAMED, refused=True)
         error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, pool._option_names), snapshot)
         error.__cause__ = cause
         pool._observers.tell("refused", self._clock.now() - self._start, type(error).__name__)

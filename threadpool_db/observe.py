@@ -24,9 +24,10 @@ class Event:
     ``kind`` is one of ``connected``, ``connect_failed``, ``disconnected`` (exactly one for each ``connected``),
     ``dead`` (found dead before a borrower got it), ``lost`` (a lease was dropped without checkin), ``expired`` (taken
     away at ``max_lease``), ``leftover`` (something was left in a session that the pool cannot wipe, see
-    ``server_pooler``), ``leak`` and ``inactive`` (held for too long, or without being used), ``pinned``
-    (once for each statement that makes per-operation checkout hold a connection until its scope ends), ``refused``,
-    ``replaced`` (a hook answered REPLACE), ``hook_failed`` (one raised or hung, and nobody else gets that error).
+    ``server_pooler``), ``leak`` and ``inactive`` (held for too long, or without being used), ``returned`` (the end of a
+    use of which one of these two was told), ``pinned`` (once for each statement that makes per-operation checkout hold
+    a connection until its scope ends), ``refused``, ``replaced`` (a hook answered REPLACE), ``hook_failed`` (one raised
+    or hung, and nobody else gets that error).
     ``seconds`` is how long it took, or had been held; ``detail`` a sentence for people, without secrets.
     """
 
@@ -42,7 +43,7 @@ Observer = Callable[[Event], None]
 _LEVELS = {
     **dict.fromkeys(("connect_failed", "lost", "expired", "leftover", "leak", "inactive", "pinned"), logging.WARNING),
     **dict.fromkeys(("hook_failed",), logging.WARNING),
-    **dict.fromkeys(("dead", "refused", "replaced"), logging.INFO),
+    **dict.fromkeys(("dead", "refused", "replaced", "returned"), logging.INFO),
 }
 
 

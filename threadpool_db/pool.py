@@ -32,7 +32,7 @@ from threadpool_db.core.ledger import Ledger, Rules
 from threadpool_db.core.line import WAIT, Orders
 from threadpool_db.core.overload import MaxWaiting
 from threadpool_db.core.stats import Snapshot
-from threadpool_db.drivers.base import Driver
+from threadpool_db.drivers.base import Driver, TransactionState
 from threadpool_db.errors import PoolMisuse, StaleLease
 from threadpool_db.hooks import inside
 from threadpool_db.lease import Claim, Errand, Lease, held
@@ -427,9 +427,17 @@ class ConnectionPool(Generic[C]):
 
     def stats(self) -> Snapshot:
         """All numbers of this moment, read under the lock at once, when what interrupts have left is put right."""
+        return self._snapshot(math.inf)
+
+    def _snapshot(self, looks: float) -> Snapshot:
+        """Of so many of the holders, those who have had theirs longest, with what they are doing."""
         if not self._inside():
             self._tell(self._audit)
-        return snapshot(self)
+        return snapshot(self, looks)
+
+    def _glimpse(self, entry: Entry) -> tuple[TransactionState, tuple[int, int] | None]:
+        """What somebody's connection is doing, as far as that can be seen from this thread; and its socket."""
+        return self._upkeep.driver.glimpse(entry.connection), entry.socket
 
     # --- All of it --------------------------------------------------------------------------------------------------
 

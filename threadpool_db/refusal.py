@@ -1,16 +1,23 @@
-"""What to tell whoever got no connection? The numbers, who has them since when and from which line, and what to do.
+"""What to tell whoever got no connection? The reason, the numbers, who has them since when and what for, what to do.
 
 Read at night by somebody who has not read this code: HikariCP's message and DBConnection's numbered advice were the
-examples. Never a URL, never a parameter: only counts, threads and lines.
+examples. First what happened and why, then who, then what to do, fitted to what was found; the likeliest help is number
+one. Never a URL, never a parameter, nothing that the database said: only counts, threads, lines and names of classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from threadpool_db.core.stats import Snapshot
+from threadpool_db.core.stats import Hold, Snapshot
+
+#: Seconds of silence from which on it is not the statement that takes the time, but what lies between two of them.
+LONG = 1.0
+
+_DATABASE_UP = "Make sure that the database is up, reachable and lets this user in."
+_COME_AGAIN = "Answer with 503 and let the caller come again later."
 
 
 def timeout_message(
@@ -18,46 +25,45 @@ def timeout_message(
     waited: float,
     timeout: float,
     held_here: int,
-    idle_holders: int,
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """``held_here``: connections that the refused thread holds itself; ``idle_holders``: leases kept for a thread
-    between two operations; ``names``: what the options are called where they have other names."""
-    parts = [
-        f"pool {snapshot.name!r}: no connection within {timeout:g} s (waited {waited:.2f} s).",
-        _reason(snapshot) + ".",
-        _counts(snapshot) + ".",
-    ]
-    if snapshot.holders:
-        longest = "; ".join(str(hold) for hold in snapshot.holders[:3])
-        parts.append(f"Held longest: {longest}.")
-    if held_here:
-        parts.append(f"This thread holds {held_here} of them itself.")
-    if snapshot.connect_error is not None:
-        parts.append(f"The last connect failed with {type(snapshot.connect_error).__name__} (the cause above).")
-    advice = _advice(snapshot, held_here, idle_holders, names)
-    return " ".join(parts) + "\n" + "\n".join(f"  {n}. {line}" for n, line in enumerate(advice, 1))
+    """``held_here``: connections that the refused thread holds itself; ``names``: what the options are called where
+    they have other names."""
+    begin = f"pool {snapshot.name!r}: no connection within {timeout:g} s (waited {waited:.2f} s)."
+    advice = _advice(snapshot, held_here, names)
+    if not snapshot.paused:
+        size, patience = names.get("max_size", "max_size"), names.get("timeout", "timeout")
+        room = f"{size}, if the server has room for more connections, or " if _full(snapshot) else ""
+        advice.append(f"Only then raise {room}{patience}." if advice else f"Raise {room}{patience}.")
+    return _message(f"{begin} {_reason(snapshot, timeout)}", snapshot, held_here, advice)
 
 
-def overloaded_message(snapshot: Snapshot, max_waiting: float, names: Mapping[str, str] = MappingProxyType({})) -> str:
-    return (
+def overloaded_message(
+    snapshot: Snapshot, max_waiting: float, held_here: int = 0, names: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    begin = (
         f"pool {snapshot.name!r}: refused at once, {snapshot.waiting} threads are waiting already "
-        f"(max_waiting={max_waiting:g}). {_counts(snapshot)}. Answer with 503 and let the caller come again later; "
-        f"raise max_waiting or {names.get('max_size', 'max_size')} if the database can do more."
+        f"(max_waiting={max_waiting:g})."
     )
+    size = names.get("max_size", "max_size")
+    advice = _advice(snapshot, held_here, names)
+    advice.append(_COME_AGAIN)
+    if not snapshot.paused:
+        advice.append(f"Only if the database can do more, raise {size}; only if callers can wait, max_waiting.")
+    return _message(f"{begin} {_reason(snapshot)}", snapshot, held_here, advice)
 
 
 def unavailable_message(snapshot: Snapshot, grace: float, names: Mapping[str, str] = MappingProxyType({})) -> str:
-    cause = snapshot.connect_error
-    what = f" with {type(cause).__name__} (the cause above)" if cause is not None else ""
-    return (
+    begin = (
         f"pool {snapshot.name!r}: refused at once, the database is out of reach. Connects have failed for "
-        f"{snapshot.failing_for:.1f} s{what}, nothing is connected, and nobody waits for it any longer "
-        f"({names.get('grace', 'grace')}={grace:g} s). {_counts(snapshot)}.\n"
-        "  1. Make sure that the database is up, reachable and lets this user in.\n"
-        "  2. Answer with 503 and let the caller come again: it is tried again with growing pauses, and the first "
-        "connect that succeeds lets everybody in."
+        f"{snapshot.failing_for:.1f} s{_with(snapshot)}, nothing is connected, and nobody waits for it any longer "
+        f"({names.get('grace', 'grace')}={grace:g} s)."
     )
+    come_again = (
+        "Answer with 503 and let the caller come again: it is tried again with growing pauses, and the first connect "
+        "that succeeds lets everybody in."
+    )
+    return _message(begin, snapshot, 0, [_DATABASE_UP, come_again])
 
 
 def connect_failed_message(name: str, cause: BaseException) -> str:
@@ -75,17 +81,48 @@ def nested_message(name: str, size: int) -> str:
     )
 
 
-def _reason(snapshot: Snapshot) -> str:
+def _message(begin: str, snapshot: Snapshot, held_here: int, advice: Iterable[str]) -> str:
+    here = f" This thread holds {held_here} of them itself." if held_here else ""
+    lines = [f"{begin} {_counts(snapshot)}.{here}"]
+    if snapshot.holders:
+        lines.append("Held longest:")
+        lines += (f"  {hold}" for hold in snapshot.holders[:3])
+    lines.append("What to do:")
+    lines += (f"  {n}. {line}" for n, line in enumerate(advice, 1))
+    return "\n".join(lines)
+
+
+def _full(snapshot: Snapshot) -> bool:
+    return snapshot.in_use >= snapshot.max_size
+
+
+def _failing(snapshot: Snapshot) -> bool:
+    return snapshot.connect_error is not None and not _full(snapshot)
+
+
+def _reason(snapshot: Snapshot, timeout: float = math.inf) -> str:
     counts = snapshot.counts
-    if snapshot.connect_error is not None and counts.in_use < counts.max_size:
-        return "Connects are failing"
-    if counts.in_use >= counts.max_size:
-        return "All are in use"
+    if snapshot.paused:
+        return "The pool is paused: pause() was called, and resume() was not."
+    if _full(snapshot):
+        return "All are in use."
+    if _failing(snapshot):
+        since = f" for {snapshot.failing_for:.1f} s" if snapshot.failing_for else ""
+        return f"Connects are failing{since}{_with(snapshot)}."
     if counts.opening:
-        return "A connect is under way"
+        return "A connect is under way, and takes longer than that."
     if counts.idle:
-        return "What is idle needs a round trip first"
-    return "Nothing is idle"
+        if timeout > 0:
+            return "What is idle by now came back just too late."
+        return "What is idle needs a round trip first, and a timeout of 0 leaves no time for one."
+    if counts.closing and counts.in_use + counts.closing >= counts.max_size:
+        return "Connections are being closed, which takes long, and keep their places until then."
+    return "Nothing is idle, and a timeout of 0 opens nothing." if timeout <= 0 else "Nothing came free in time."
+
+
+def _with(snapshot: Snapshot) -> str:
+    cause = snapshot.connect_error
+    return "" if cause is None else f" with {type(cause).__name__} (the cause above)"
 
 
 def _counts(snapshot: Snapshot) -> str:
@@ -97,18 +134,73 @@ def _counts(snapshot: Snapshot) -> str:
     )
 
 
-def _advice(snapshot: Snapshot, held_here: int, idle_holders: int, names: Mapping[str, str]) -> list[str]:
+def _advice(snapshot: Snapshot, held_here: int, names: Mapping[str, str]) -> list[str]:
+    """What fits this situation, the likeliest help first."""
+    if snapshot.paused:
+        return ["Call resume(), or find out who paused the pool and what for."]
     advice = []
     if snapshot.connect_error is not None:
-        advice.append("Make sure that the database is up, reachable and lets this user in.")
+        advice.append(_DATABASE_UP)
+    elif snapshot.counts.opening and not _full(snapshot):
+        advice.append(_slow_connects(snapshot, names))
     if held_here:
-        advice.append("Use the connection that this thread already holds instead of a second one.")
-    if idle_holders:
         advice.append(
-            f"{idle_holders} of them are kept for their threads and idle: end requests with scope(), call release(), "
-            'or use checkout="operation".'
+            "Use the connection that this thread already holds instead of a second one: connection(), transaction() "
+            "and execute() do, checkout() never does."
         )
-    advice.append("Look at the lines above: is a connection held during slow work outside the database?")
-    size, timeout = names.get("max_size", "max_size"), names.get("timeout", "timeout")
-    advice.append(f"Find slow queries; then raise {size}, if the server has room, or {timeout}.")
+    kept = sum(hold.kept for hold in snapshot.holders)
+    if kept:
+        advice.append(
+            f"{kept} of them are kept for their threads and idle: end requests with scope(), call release(), or use "
+            'checkout="operation".'
+        )
+    return advice + _about([hold for hold in snapshot.holders[:3] if not hold.kept or hold.in_transaction])
+
+
+def _slow_connects(snapshot: Snapshot, names: Mapping[str, str]) -> str:
+    took = f" (they took {snapshot.connect.mean:.2f} s so far)" if snapshot.connect.count else ""
+    return (
+        f"Find out why connects take so long{took}: the server's load and log, name resolution, the network. Raise "
+        f"{names.get('max_connecting', 'max_connecting')} if the server can take more of them at a time."
+    )
+
+
+def _about(holds: list[Hold]) -> list[str]:
+    """What those who have had one longest should do otherwise."""
+    advice, rest = [], []
+    idle_in_transaction, in_statement, silent = [], [], []
+    for hold in holds:
+        quiet = hold.silent is not None and hold.silent >= LONG
+        if hold.in_statement:
+            in_statement.append(hold)
+        elif hold.in_transaction and (quiet or hold.silent is None):
+            idle_in_transaction.append(hold)
+        elif quiet and hold.in_transaction is False:
+            silent.append(hold)
+        else:
+            rest.append(hold)
+    if idle_in_transaction:
+        advice.append(
+            f"Idle in transaction: {_names(idle_in_transaction)}. Commit before slow work outside the database, at the "
+            "lines above: an open transaction holds its connection, and its locks at the server."
+        )
+    if silent:
+        advice.append(
+            f"Held without being used: {_names(silent)}. Give the connection back before slow work outside the "
+            "database, at the lines above."
+        )
+    if in_statement:
+        advice.append(
+            f"Waiting for the server to answer a statement: {_names(in_statement)}. Find slow queries, and what they "
+            "wait for: a lock of another session, a missing index."
+        )
+    if rest:
+        advice.append(
+            f"Look at the lines above ({_names(rest)}): is a connection held during slow work outside the database, "
+            "or are the queries slow?"
+        )
     return advice
+
+
+def _names(holds: list[Hold]) -> str:
+    return ", ".join(dict.fromkeys(hold.thread for hold in holds))

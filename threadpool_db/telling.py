@@ -7,21 +7,31 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from threadpool_db.core.entry import LEASED
+from threadpool_db.core.entry import IDLE, LEASED, Entry
 from threadpool_db.core.line import Report
 from threadpool_db.core.stats import Hold, Snapshot
+from threadpool_db.drivers.base import BUSY, UNKNOWN, TransactionState
 from threadpool_db.drivers.sockets import socket_silence
 from threadpool_db.lease import where
 
 if TYPE_CHECKING:
     from threadpool_db.pool import ConnectionPool
 
+#: An error names so many holders, and looks at no more of them: many threads may be refused at once.
+NAMED = 3
 
-def snapshot(pool: ConnectionPool[Any]) -> Snapshot:
-    """All under the lock at once, but for the lines, which take their time to work out."""
+
+def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool = False) -> Snapshot:
+    """All under the lock at once, but for the lines, which take their time to work out, and what the first ``looks`` of
+    the holders are doing. ``refused``: one more was, which is counted under the same lock."""
     with pool._lock:
+        pool._refused += refused
         ledger, now = pool._ledger, pool._now()
-        held = [(e.holder, now - e.taken_at, e.code, e.instruction) for e in ledger.entries if e.state is LEASED]
+        held = [
+            (now - e.taken_at, e, e.taken_at, e.holder, e.code, e.instruction, e.is_kept, e.last_used > e.taken_at)
+            for e in ledger.entries
+            if e.state is LEASED
+        ]
         numbers = Snapshot(
             name=pool.name,
             counts=ledger.counts(),
@@ -43,33 +53,72 @@ def snapshot(pool: ConnectionPool[Any]) -> Snapshot:
         )
     if not held:  # as in an outage, when every thread that is refused gets a snapshot
         return numbers
-    held.sort(key=lambda hold: -hold[1])
-    holders = tuple(
-        Hold(holder.name if holder else "nobody yet", seconds, where(code, instruction))
-        for holder, seconds, code, instruction in held
-    )
-    return dataclasses.replace(numbers, holders=holders)
+    held.sort(key=lambda hold: -hold[0])
+    holders = []
+    for n, (seconds, entry, taken_at, holder, code, instruction, kept, used_before) in enumerate(held):
+        doing = _doing(pool, entry, taken_at) if n < looks else {}
+        # one that lease() gave may be in use at any time; if it was used before, and nothing is open, it likely is not
+        kept = kept or (used_before and not (doing.get("in_transaction") or doing.get("in_statement")))
+        name = holder.name if holder else "nobody yet"
+        holders.append(Hold(name, seconds, where(code, instruction), **doing, kept=kept))
+    return dataclasses.replace(numbers, holders=tuple(holders))
+
+
+def _doing(pool: ConnectionPool[Any], entry: Entry, taken_at: float) -> dict[str, Any]:
+    """What is somebody's connection doing? A look from outside, which neither waits for its thread nor disturbs it.
+
+    Without the lock: it may have come back, been closed, or be another thread's by now.
+    """
+    try:
+        state, socket = pool._glimpse(entry)
+        silent = socket_silence(socket)
+    except Exception:
+        return {}  # it is being closed, or was never there
+    if entry.state is not LEASED or entry.taken_at != taken_at:
+        return {}
+    return {
+        "in_transaction": None if state is BUSY or state is UNKNOWN else state is not TransactionState.IDLE,
+        "in_statement": None if state is UNKNOWN else state is BUSY,
+        "silent": silent,
+    }
 
 
 def tell(pool: ConnectionPool[Any], report: Report) -> None:
     """To the observers and the log, outside the lock."""
-    kind, entry, seconds = report
-    place = where(entry.code, entry.instruction)
-    who = entry.holder.name if entry.holder else "nobody"
+    kind, seconds, say = report.kind, report.seconds, pool._observers.tell
+    place = where(report.code, report.instruction)
+    who = report.holder.name if report.holder else "nobody"
     if kind == "lost":
-        pool._observers.tell(kind, seconds, f"a lease taken at {place} was dropped without checkin")
+        say(kind, seconds, f"a lease taken at {place} was dropped without checkin")
         _Leak(f"pool {pool.name!r}: a lease taken at {place} was dropped without checkin; its connection was closed")
     elif kind == "expired":
-        pool._observers.tell(kind, seconds, f"taken away from {who} after {seconds:.1f} s, who took it at {place}")
+        say(kind, seconds, f"taken away from {who} after {seconds:.1f} s, who took it at {place}")
     elif kind == "leak":
-        pool._observers.tell(kind, seconds, f"held by {who} for {seconds:.1f} s, taken at {place}")
-    elif entry.inactive_at != entry.in_use_since:
-        silent = socket_silence(entry.socket)
+        say(kind, seconds, f"held by {who} for {seconds:.1f} s, taken at {place}")
+        _follow(pool, report)
+    elif kind == "returned":
+        say(kind, seconds, f"came back after all: {who} held it for {seconds:.1f} s, taken at {place}")
+    elif kind == "rested":
+        say("returned", seconds, f"{who} has used it for {seconds:.1f} s and keeps it, taken at {place}")
+    elif report.entry.inactive_at != report.since == report.entry.in_use_since:
+        silent = socket_silence(report.entry.socket)
         if silent is not None and silent >= (pool._config.inactive_after or math.inf):
-            entry.inactive_at = entry.in_use_since
-            pool._observers.tell(
-                "inactive", silent, f"held by {who}, who has not used it for {silent:.1f} s, taken at {place}"
-            )
+            report.entry.inactive_at = report.since
+            say("inactive", silent, f"held by {who}, who has not used it for {silent:.1f} s, taken at {place}")
+            _follow(pool, report)
+
+
+def _follow(pool: ConnectionPool[Any], report: Report) -> None:
+    """Whoever was told of a use is told of its end: later, or now if it has come meanwhile. Never the end first.
+
+    One that was taken away or lost meanwhile has not come back: that has a report of its own.
+    """
+    with pool._lock:
+        came_back = not pool._ledger.announced(report.entry, report.since) and report.entry.state in (IDLE, LEASED)
+        report.seconds = pool._now() - report.since
+    if came_back:
+        report.kind = "returned"
+        tell(pool, report)
 
 
 class _Leak:

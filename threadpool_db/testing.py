@@ -245,6 +245,9 @@ class ScriptedDriver(Driver[ScriptedConnection]):
     def state(self, connection: ScriptedConnection) -> TransactionState:
         return connection.state
 
+    def glimpse(self, connection: ScriptedConnection) -> TransactionState:
+        return connection.state
+
     def autocommit(self, connection: ScriptedConnection) -> bool | None:
         return connection.autocommit
 

@@ -12,6 +12,7 @@ from tests.bench.engine import CROWD, LIMITS, Crowds, contests, impatient, ratio
 from tests.bench.engine import FAIRNESS_LIMIT as CROWD_FAIRNESS_LIMIT
 from tests.bench.operation import ADDED_LIMIT, JUDGEMENT_LIMIT, operations
 from tests.bench.pairs import Pairs
+from tests.bench.reporting import REPORTS_LIMIT, reports
 
 PAIR_LIMIT = 2.2  # times the floor, and below DBUtils
 FAIRNESS_LIMIT, RATE_LIMIT = 0.9, 0.95  # when held 0.5 ms; the rate as a share of the floor's
@@ -34,7 +35,15 @@ def until_clear(what: str, batches: int, run: Callable[[], tuple[bool, str]], sa
 
 def check(say: Say) -> bool:
     return all(
-        [cheap(say), cheap_to_operate(say), fair(say), modest(say), cheap_for_sqlalchemy(say), fair_to_sqlalchemy(say)]
+        [
+            cheap(say),
+            cheap_to_report(say),
+            cheap_to_operate(say),
+            fair(say),
+            modest(say),
+            cheap_for_sqlalchemy(say),
+            fair_to_sqlalchemy(say),
+        ]
     )
 
 
@@ -49,6 +58,18 @@ def cheap(say: Say) -> bool:
             return mine <= PAIR_LIMIT and mine < theirs, f"{mine:.2f}x the floor, DBUtils {theirs:.2f}x"
 
         return until_clear(f"a pair costs at most {PAIR_LIMIT}x the floor, and less than DBUtils", 5, sample, say)
+
+
+def cheap_to_report(say: Say) -> bool:
+    with reports(say) as race:
+
+        def sample() -> tuple[bool, str]:
+            race.run(200)
+            added = race.added()
+            return added <= REPORTS_LIMIT, f"{added:.2f}x the floor"
+
+        what = f"leak_after and inactive_after add at most {REPORTS_LIMIT}x the floor to a pair"
+        return until_clear(what, 5, sample, say)
 
 
 def cheap_to_operate(say: Say) -> bool:

@@ -230,8 +230,8 @@ def short_ways(world: World, name: str, before: Before, done: Done) -> None:
             raise Broken("short ways", "one is idle and fresh, and was not taken")
     if name == "give" and done.orders is not None and not before.line:
         ruled = setting.shared or setting.max_uses < math.inf or before.total > setting.base
-        entry = done.entry
-        if not (ruled or entry.stale or world.worn(entry) or now >= before.due):
+        entry, heard_of = done.entry, any(report.kind == "returned" for report in done.orders.reports)
+        if not (ruled or heard_of or entry.stale or world.worn(entry) or now >= before.due):
             raise Broken("short ways", "a good one was not taken back")
 
 

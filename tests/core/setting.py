@@ -121,13 +121,14 @@ class Caller:
         return self.mode == CUT
 
 
-def watched(entry_class: type) -> type:
+def watched(entry_class: type, reported_class: type) -> type:
     """The ledger's record of a connection, that refuses every illegal step and carries the shadow."""
+    generation = entry_class.__dict__["generation"]
 
     class Watched(entry_class):  # type: ignore[misc]
         __slots__ = (
-            "_state", "answered", "begun", "ends_at", "heard", "leaked", "lent_at", "questioned", "served", "spoiled",
-            "stale", "word",
+            "_state", "announced", "answered", "begun", "ends_at", "heard", "leaked", "lent_at", "questioned", "served",
+            "spoiled", "stale", "word",
         )  # fmt: skip
 
         @property
@@ -142,15 +143,17 @@ def watched(entry_class: type) -> type:
             self._state, self.word = state, new
 
         def clone(self) -> Any:
-            new = Watched.__new__(Watched)
+            new = type(self).__new__(type(self))
             new._state, new.word, new.holder = self._state, self.word, self.holder
-            new.generation, new.uses = self.generation, self.uses
+            new.uses = self.uses
+            generation.__set__(new, self.own_generation)
             new.opened_at, new.taken_at = self.opened_at, self.taken_at
             new.last_used, new.asked_at, new.expires_at = self.last_used, self.asked_at, self.expires_at
             new.answered, new.heard, new.spoiled, new.stale = self.answered, self.heard, self.spoiled, self.stale
             new.served, new.lent_at, new.ends_at = self.served, self.lent_at, self.ends_at
             new.connection, new.claim, new.expired_after = self.connection, self.claim, self.expired_after
-            new.kept, new.reported_at = self.kept, self.reported_at
+            new.kept, new.reported_at, new.reported_use = self.kept, self.reported_at, self.reported_use
+            new.announced, new.code, new.instruction = self.announced, self.code, self.instruction
             new.begun, new.leaked, new.questioned = self.begun, self.leaked, self.questioned
             return new
 
@@ -158,5 +161,22 @@ def watched(entry_class: type) -> type:
             """Somebody begins to use it."""
             self.begun = self.questioned = now
             self.leaked = False
+            if not hasattr(self, "announced"):
+                self.announced: float | None = None  # when the use began of which people have heard
+
+        @property
+        def own_generation(self) -> int:
+            """Also of one that is reported."""
+            return generation.__get__(self)  # type: ignore[no-any-return]
+
+        def announce(self, since: float) -> None:
+            self.reported_use = since
+            self.__class__ = WatchedReported
+
+    class WatchedReported(Watched, reported_class):  # type: ignore[misc, valid-type]
+        __slots__ = ()
+
+        def close_report(self) -> None:
+            self.__class__ = Watched  # type: ignore[assignment]
 
     return Watched

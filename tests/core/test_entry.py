@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, TRANSITIONS, Entry, State
+from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, TRANSITIONS, Entry, Reported, State
 
 
 def test_a_slot_begins_being_opened_without_connection_or_holder() -> None:
@@ -45,3 +45,22 @@ def test_its_repr_names_state_and_kind_of_connection_but_no_secret() -> None:
     entry = Entry(0.0, 0)
     entry.connection = "postgresql://app:secret@db"
     assert "opening str" in repr(entry) and "secret" not in repr(entry)
+
+
+def test_one_that_was_reported_is_of_no_generation_until_its_use_ends() -> None:
+    entry = Entry(0.0, 3)
+    entry.announce(since=5.0)
+    assert isinstance(entry, Reported) and entry.reported_use == 5.0
+    assert entry.generation not in range(1000) and entry.generation >= 0  # its thread may go on using it
+    entry.close_report()
+    assert type(entry) is Entry and entry.generation == 3
+
+
+def test_what_is_written_into_one_that_was_reported_stays_written() -> None:
+    entry = Entry(0.0, 3)
+    entry.announce(since=5.0)
+    assert isinstance(entry, Reported)
+    entry.generation = -1
+    assert entry.generation == -1
+    entry.close_report()
+    assert entry.generation == -1

@@ -410,7 +410,7 @@ MUTANTS = [
     ),
     Mutant(
         "a failed connect is never tried again", "audit", LEDGER,
-        "            self.due = min(self.due, self.fill_at)\n", "", "background, backoff",
+        "            self.due = min(self.due, self.fill_at)\n        self._settle", "        self._settle", "background, backoff",
     ),
     Mutant(
         "the retry is forgotten where something else is due", "no needless waiting", DUE,
@@ -436,7 +436,7 @@ MUTANTS = [
     ),
     Mutant(
         "one taken the short way is not made up for", "kept ready", LEDGER,
-        "-math.inf if rules.min_idle else ", "", "one kept idle",
+        "rules.min_idle or not", "not", "one kept idle",
     ),
     Mutant(
         "one snatched is not made up for", "kept ready", LEDGER,
@@ -714,6 +714,28 @@ MUTANTS = [
     Mutant(
         "due forgets the ends", "on time", HOLDING,
         "(since + self.max_lease, since", "(since", "a deadline",
+    ),
+    Mutant(
+        "nobody hears that it came back", "ends", DUE,
+        "        orders.reports.append(Report(kind, entry, end - entry.reported_use))\n", "", "leaks and a deadline",
+    ),
+    Mutant(
+        "what is reported goes back the short way", "ends", ENTRY,
+        'return float("inf") if written >= 0 else written', "return written", "leaks and a deadline",
+    ),
+    Mutant(
+        "what was reported once is closed", "closed for a reason", DUE,
+        "        entry.close_report()\n", "", "leaks and a deadline",
+    ),
+    Mutant(
+        "an end is said of a use that goes on", "ends", DUE,
+        "isinstance(entry, Reported) and entry.in_use_since != entry.reported_use", "isinstance(entry, Reported)",
+        "leaks and a deadline",
+    ),
+    Mutant(
+        "what was granted, reported and given up is closed", "closed for a reason", LEDGER,
+        "            over(entry, now, orders)\n            self._unlend", "            self._unlend",
+        "leaks and a deadline",
     ),
     Mutant(
         "what a thread keeps should not be silent", "one holder", DUE,

@@ -41,7 +41,7 @@ class World:
     def __init__(self, setting: Setting, core: SimpleNamespace) -> None:
         self.setting, self.core = setting, core
         if not hasattr(core.ledger.Entry, "clone"):
-            core.ledger.Entry = watched(core.ledger.Entry)
+            core.ledger.Entry = watched(core.ledger.Entry, core.due.Reported)
         core.due.ASKED_AT_ONCE = setting.asked_at_once
         self.shared = Shared() if setting.shared else None
         self.ledger = core.ledger.Ledger(
@@ -437,7 +437,7 @@ class World:
         return (
             state,
             entry.stale,
-            entry.generation == self.ledger.generation,
+            entry.own_generation == self.ledger.generation,
             left,
             min(now - entry.last_used, horizon),
             min(now - entry.answered, horizon),
@@ -478,11 +478,12 @@ class World:
                 # when it last answered no longer matters: it will have answered when it comes back
                 entry = caller.entry
                 uses = entry.served if self.setting.max_uses < math.inf else 0
-                current = entry.generation == ledger.generation
+                current = entry.own_generation == ledger.generation
                 # how long it is kept must change nothing, and is told apart to see that it does not
                 kept_for = min(self.now - entry.last_used, self.setting.held_for)
                 use = self.use(entry) if caller.mode == USING else (kept_for,)
-                looks.append((caller.mode, entry.stale, current, max(0, entry.expires_at - now), uses, use))
+                told = (entry.announced is not None) + (entry.announced == entry.begun)
+                looks.append((caller.mode, entry.stale, current, max(0, entry.expires_at - now), uses, use, told))
             elif ticket is None:
                 behind = self.shared is not None and self.shared.before(caller.entry.taken_at)
                 looks.append((TAKEN, ranks[caller.arrival], behind, self.look(caller.entry)))

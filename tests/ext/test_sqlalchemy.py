@@ -717,6 +717,16 @@ class TestHolders:
         done.set()
         join(thread)
 
+    def test_what_holders_do_is_seen_through_the_records(self, tmp_path: Any) -> None:
+        engine = create_engine(f"sqlite:///{tmp_path}/test.db", poolclass=ThreadPool)
+        with engine.connect() as one, engine.connect():
+            one.exec_driver_sql("create table t (x int)")
+            one.exec_driver_sql("insert into t values (1)")
+            first, second = engine.pool.stats().holders
+            assert (first.in_transaction, second.in_transaction) == (True, False)
+            assert "now at" in str(first) and str(first).endswith("in a transaction")
+        engine.dispose()
+
     def test_a_thread_that_has_ended_has_no_line(self) -> None:
         pool = ThreadPool(Creator())
         left: list[Any] = []
@@ -731,7 +741,7 @@ class TestHolders:
         held = pool.connect()
         monkeypatch.setattr(records, "_LIBRARIES", ("/", "<"))
         (hold,) = pool.stats().holders
-        assert "(stats)" in hold.where
+        assert "(_snapshot)" in hold.where
         held.close()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from threadpool_db.core.entry import IDLE, LEASED, Entry
+from threadpool_db.core.entry import IDLE, LEASED, Entry, Reported
 from threadpool_db.core.line import Orders, Report
 
 if TYPE_CHECKING:
@@ -41,12 +41,14 @@ def retire(ledger: Ledger, now: float, orders: Orders) -> None:
 
 
 def overheld(ledger: Ledger, now: float, orders: Orders) -> None:
-    """Take away what was lent for longer than ``max_lease``, and report what was for ``leak_after``."""
+    """Take away what was lent for longer than ``max_lease``, report what was for ``leak_after``, and what no longer."""
     holding = ledger.rules.holding
     if holding.patience == math.inf:
         return
     for entry in [entry for entry in ledger.entries if entry.state is LEASED and entry not in ledger.asking]:
         seconds = now - entry.in_use_since
+        if isinstance(entry, Reported) and entry.in_use_since != entry.reported_use:
+            over(entry, now, orders, "rested")  # one operation of a thread that keeps it: no short way passed here
         if holding.expired(entry, now):
             take_away(ledger, entry, now, orders)
             orders.reports.append(Report("expired", entry, seconds))
@@ -56,6 +58,14 @@ def overheld(ledger: Ledger, now: float, orders: Orders) -> None:
             orders.reports.append(Report("leak", entry, seconds))
         if seconds >= holding.inactive_after and not entry.is_kept:
             orders.reports.append(Report("quiet?", entry, seconds))
+
+
+def over(entry: Entry, now: float, orders: Orders, kind: str = "returned") -> None:
+    """A use ends. If people have heard of it, they are to hear of that too."""
+    if isinstance(entry, Reported):
+        end = now if entry.in_use_since == entry.reported_use else entry.last_used
+        orders.reports.append(Report(kind, entry, end - entry.reported_use))
+        entry.close_report()
 
 
 def take_away(ledger: Ledger, entry: Entry, now: float, orders: Orders) -> None:

@@ -48,6 +48,7 @@ class Entry:
         "made_autocommit",  # the mode in which it was made
         "opened_at",
         "reported_at",  # when its borrower's use began that was reported as too long
+        "reported_use",  # when the use began whose end people are to hear of; see Reported
         "reset_first",  # its session state must be wiped before anybody else gets it
         "right",  # weak reference to the claim, wherever it is: dead, nobody answers for this entry any more
         "session",  # the server's name for it
@@ -63,7 +64,7 @@ class Entry:
         self.generation = generation
         self.opened_at = self.taken_at = self.last_used = self.asked_at = now
         self.expires_at = float("inf")
-        self.kept = self.reported_at = self.inactive_at = float("nan")
+        self.kept = self.reported_at = self.inactive_at = self.reported_use = float("nan")
         self.expired_after = 0.0
         self.uses = 0
         self.connection: Any = None
@@ -86,6 +87,11 @@ class Entry:
         if state is GONE:
             self.claim = None  # each would keep the other
 
+    def announce(self, since: float) -> None:
+        """People were told of its use, which began then."""
+        self.reported_use = since
+        self.__class__ = Reported
+
     @property
     def is_kept(self) -> bool:
         """Does its thread keep it between two uses?"""
@@ -98,3 +104,29 @@ class Entry:
 
     def __repr__(self) -> str:
         return f"<Entry {self.state.value} {type(self.connection).__name__} at {id(self):#x}>"
+
+
+_GENERATION: Any = Entry.__dict__["generation"]
+
+
+class Reported(Entry):
+    """One of whose use people were told, as long as that lasts: they are to hear of its end too.
+
+    It is of no generation, so the short ways, which test nothing more for it, leave it to ``checkin``, which says so.
+    A class, and not a number written there: a number would wipe out what somebody else writes there at the same moment,
+    without the lock: that the connection is to be closed.
+    """
+
+    __slots__ = ()
+
+    @property
+    def generation(self) -> Any:
+        written = _GENERATION.__get__(self)
+        return float("inf") if written >= 0 else written  # one that is to be closed shows that
+
+    @generation.setter
+    def generation(self, generation: int) -> None:
+        _GENERATION.__set__(self, generation)
+
+    def close_report(self) -> None:
+        self.__class__ = Entry  # type: ignore[assignment]

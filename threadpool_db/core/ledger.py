@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 from threadpool_db.core.audit import audit, lose
 from threadpool_db.core.backoff import Backoff
-from threadpool_db.core.due import ask, next_due, overheld, retire, take_away
+from threadpool_db.core.due import ask, next_due, over, overheld, retire, take_away
 from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, Entry
 from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.holding import Holding
@@ -221,6 +221,7 @@ class Ledger:
         elif entry is not None and entry.state is OPENING:
             lose(self, entry, now, orders)
         elif entry is not None and entry.state is LEASED and step is not OPEN:
+            over(entry, now, orders)
             self._unlend(entry, ticket)
             self._put_back(entry, now, orders)
         self._settle(now, orders)
@@ -231,6 +232,7 @@ class Ledger:
     def checkin(self, entry: Entry, now: float, reusable: bool = True) -> Orders:
         """A lease ended. ``reusable`` False: in a state nobody else should meet, to be closed."""
         orders = Orders()
+        over(entry, now, orders)
         entry.uses += 1
         entry.last_used = now
         self.use_times.add(now - entry.taken_at)
@@ -324,6 +326,7 @@ class Ledger:
     def dead(self, entry: Entry, now: float, ticket: Ticket | None) -> Orders:
         """A borrower found its connection dead before using it. ``ticket`` takes its old place in line; None: gone."""
         orders = Orders()
+        over(entry, now, orders)
         self._unlend(entry, ticket)
         self.dead_count += 1
         self._let_go_of_silent(entry, now, orders)
@@ -438,6 +441,13 @@ class Ledger:
         self._resume(ticket)
         self._settle(now, orders)
         return orders
+
+    def announced(self, entry: Entry, since: float) -> bool:
+        """People were told of a use that began ``since``: they are to hear of its end. False: it has ended already."""
+        if entry.state is not LEASED or entry.in_use_since != since or entry.is_kept:
+            return False
+        entry.announce(since)
+        return True
 
     def audit(self, now: float, held: Callable[[Entry], bool]) -> Orders:
         """Look after everything; ``held`` tells whether anybody answers for an entry. See the room ``audit``."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 from threadpool_db.core.entry import Entry
 
@@ -66,13 +66,21 @@ class Ticket:
         return f"<Ticket {self.arrival} {self.step.value}>"
 
 
-class Report(NamedTuple):
-    """Something about a lent connection that people should hear of: ``kind`` is ``lost``, ``expired``, ``leak``, or
-    ``quiet?`` for "has it been silent for too long?", which only its socket knows."""
+class Report:
+    """Something about a lent connection that people should hear of, and who had it then: by the time they are told, it
+    may be somebody else's.
 
-    kind: str
-    entry: Entry
-    seconds: float
+    ``kind`` is ``lost``, ``expired``, ``leak``, ``returned`` and ``rested`` for the end of a use of which they have
+    heard (the second: its thread keeps the connection), or ``quiet?`` for "has it been silent for too long?", which
+    only its socket knows. ``since`` is when the use began.
+    """
+
+    __slots__ = ("code", "entry", "holder", "instruction", "kind", "seconds", "since")
+
+    def __init__(self, kind: str, entry: Entry, seconds: float) -> None:
+        self.kind, self.entry, self.seconds = kind, entry, seconds
+        self.holder, self.code, self.instruction = entry.holder, entry.code, entry.instruction
+        self.since = entry.in_use_since
 
 
 class Orders:

@@ -67,14 +67,34 @@ class Durations:
 
 @dataclass(frozen=True)
 class Hold:
-    """Somebody has a connection: which thread, for how many seconds, taken at which line of whose code."""
+    """Somebody has a connection: which thread, for how many seconds, taken at which line of whose code.
+
+    What the driver and the system can tell without asking anybody, None where they cannot: ``in_transaction``,
+    ``in_statement`` (the server owes an answer), and ``silent``, for how many seconds nothing has been said on its
+    socket. ``kept``: its thread keeps it, and as far as can be told does not use it at the moment.
+    """
 
     thread: str
     seconds: float
     where: str
+    in_transaction: bool | None = None
+    in_statement: bool | None = None
+    silent: float | None = None
+    kept: bool = False
+
+    _place = "taken at"  # no field
 
     def __str__(self) -> str:
-        return f"{self.thread} for {self.seconds:.1f} s, taken at {self.where}"
+        facts = [f"{self.thread} for {self.seconds:.1f} s", f"{self._place} {self.where}"]
+        if self.kept:
+            facts.append("kept for its thread")
+        if self.in_statement:
+            facts.append("in a statement")
+        elif self.in_transaction is not None:
+            facts.append("in a transaction" if self.in_transaction else "in no transaction")
+        if self.silent is not None:
+            facts.append(f"silent for {self.silent:.1f} s")
+        return ", ".join(facts)
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,7 @@ class Snapshot:
     those found dead before a borrower got them, ``lost`` those whose lease was dropped without a checkin, ``expired``
     those taken away at ``max_lease``. ``wait`` is the time until a borrower was given one, connecting included;
     ``connect`` of those that succeeded. ``failing_for``: seconds in which connects have failed and none has succeeded.
+    ``paused``: nobody gets a connection until ``resume()``. ``holders``, who has had one longest first.
     """
 
     name: str
@@ -105,6 +126,7 @@ class Snapshot:
     holders: tuple[Hold, ...] = field(default=())
     connect_error: BaseException | None = None
     failing_for: float = 0.0
+    paused: bool = False
 
     @property
     def max_size(self) -> float:

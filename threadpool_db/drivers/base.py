@@ -3,9 +3,9 @@
 A driver is the only code that talks to a database. The pool calls it outside its lock, and never twice at a time for
 one connection. Two kinds of method, and the difference is the point of this package:
 
-*local*     ``peek``, ``state``, ``autocommit``, ``settled``, ``watch``, ``dirtied``, ``put_back``, ``descriptor``,
-            ``session``, ``interrupt``, ``code``, ``refuses``: never a round trip, never blocks, a microsecond at most;
-            the first four run at every checkout and checkin.
+*local*     ``peek``, ``state``, ``autocommit``, ``settled``, ``glimpse``, ``watch``, ``dirtied``, ``put_back``,
+            ``descriptor``, ``session``, ``interrupt``, ``code``, ``refuses``: never a round trip, never blocks, a
+            microsecond at most; the first four run at every checkout and checkin.
 *remote*    ``connect``, ``close``, ``ping``, ``begin``, ``commit``, ``rollback``, ``reset``, ``run``,
             ``set_autocommit``, ``set_isolation``, ``set_read_only``, ``end_session``: may talk to the server, may raise
             the database's own errors.
@@ -83,6 +83,11 @@ class Driver(Generic[C]):
     def state(self, connection: C) -> TransactionState:
         """Local: is a transaction open? Exact, or UNKNOWN; never a guess."""
         return IDLE
+
+    def glimpse(self, connection: C) -> TransactionState:
+        """Local, and from any thread, at any moment, while another one uses the connection or closes it: ``state``, for
+        the report that names who holds what. UNKNOWN: that cannot be told without waiting for the other thread."""
+        return UNKNOWN
 
     def autocommit(self, connection: C) -> bool | None:
         """Local: the mode the connection is in now; None where there is no such mode."""
@@ -173,8 +178,8 @@ class Driver(Generic[C]):
         return None
 
     def interrupt(self, connection: C) -> None:
-        """Local, and from any thread, the only method that is called while another one uses the connection: make the
-        call that it is stuck in fail. Not needed where there is a ``descriptor``: the pool cuts that socket."""
+        """Local, and from any thread, while another one uses the connection: make the call that it is stuck in fail.
+        Not needed where there is a ``descriptor``: the pool cuts that socket."""
 
     def session(self, connection: C) -> Hashable | None:
         """Local: the server's own name for this session, by which another one can end it; None where there is none."""

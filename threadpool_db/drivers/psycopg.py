@@ -132,6 +132,9 @@ class Psycopg(Postgresql["Connection[Any]"]):
         # A rollback of these raises, and so nobody else gets the connection.
         return UNKNOWN if state is IDLE and (connection._num_transactions or connection._tpc) else state
 
+    def glimpse(self, connection: Connection[Any]) -> TransactionState:
+        return Psycopg.state(self, connection)  # numbers of libpq's, and whether a lock is taken: it waits for none
+
     def autocommit(self, connection: Connection[Any]) -> bool:
         return connection.autocommit
 

@@ -106,6 +106,10 @@ class Psycopg2(Postgresql["Connection"]):
         state = STATES[connection.get_transaction_status()]
         return UNKNOWN if state is IDLE and connection.status != _READY else state
 
+    def glimpse(self, connection: Connection) -> TransactionState:
+        # Two numbers of libpq's, read without its lock. ``closed`` is set before libpq frees them, without the GIL.
+        return UNKNOWN if connection.closed else Psycopg2.state(self, connection)
+
     def autocommit(self, connection: Connection) -> bool:
         return connection.autocommit
 

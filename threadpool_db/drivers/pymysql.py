@@ -116,6 +116,13 @@ class PyMySQL(Client["Connection[Any]"]):
             return OPEN
         return IDLE if getattr(connection, "told", False) else UNKNOWN
 
+    def glimpse(self, connection: Any) -> TransactionState:
+        # The flag is that of the last answer. A command was sent and nothing of its answer has come: its first packet
+        # is to have the number 1. So has the 256th of an answer, but then the result of that is here.
+        if connection._result is None and connection._next_seq_id == 1 and connection.open:
+            return BUSY
+        return PyMySQL.state(self, connection)
+
     def autocommit(self, connection: Any) -> bool:
         return bool(connection.server_status & _AUTOCOMMIT)
 

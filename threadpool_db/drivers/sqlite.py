@@ -100,6 +100,9 @@ class Sqlite(Client["Connection"]):
             return UNKNOWN
         return UNKNOWN if _modern(connection) is False else OPEN
 
+    def glimpse(self, connection: Connection) -> TransactionState:
+        return Sqlite.state(self, connection)  # a flag of SQLite's; a subclass's own state may wait
+
     def autocommit(self, connection: Connection) -> bool:
         modern = _modern(connection)
         return connection.isolation_level is None if modern is None else modern

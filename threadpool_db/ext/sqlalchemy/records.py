@@ -30,11 +30,12 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from threadpool_db import fork
 from threadpool_db.borrowing import Borrowing
 from threadpool_db.config import PoolConfig
-from threadpool_db.core.entry import LEASED
+from threadpool_db.core.entry import LEASED, Entry
 from threadpool_db.core.line import OPEN
 from threadpool_db.core.sizing import Counts, Elastic
 from threadpool_db.core.stats import Hold, Snapshot
-from threadpool_db.drivers.base import IDLE, UNKNOWN, Driver
+from threadpool_db.drivers.base import IDLE, UNKNOWN, Driver, TransactionState
+from threadpool_db.drivers.sockets import socket_identity
 from threadpool_db.errors import ConnectFailed, PoolError, PoolOverloaded, PoolTimeout, PoolUnavailable
 from threadpool_db.lease import Claim, Errand
 from threadpool_db.pool import ConnectionPool
@@ -128,6 +129,10 @@ class Records(Driver[Record]):
     def close(self, record: Record) -> None:
         record.close()
 
+    def glimpse(self, record: Record) -> TransactionState:
+        known = self._pool._driver  # once the first connection has shown whose they are
+        return UNKNOWN if known is None else known.glimpse(record.dbapi_connection)
+
 
 class Inner(ConnectionPool[Record]):
     _raises_connect_errors = True
@@ -177,7 +182,7 @@ class Inner(ConnectionPool[Record]):
             holder = self._here.holder = _Thread()
         return holder
 
-    def stats(self) -> Snapshot:
+    def _snapshot(self, looks: float) -> Snapshot:
         # Between a borrower's line and this room lie up to twenty frames of SQLAlchemy's; to walk them at each checkout
         # costs more than the checkout. So a holder is named by the line where it is now, found when somebody asks.
         frames = sys._current_frames()
@@ -185,9 +190,16 @@ class Inner(ConnectionPool[Record]):
             for entry in self._ledger.entries:
                 if entry.state is LEASED and isinstance(entry.holder, _Thread):
                     entry.code, entry.instruction = entry.holder.place(frames)
-        snapshot = super().stats()
-        holders = tuple(_HoldNow(hold.thread, hold.seconds, hold.where) for hold in snapshot.holders)
+        snapshot = super()._snapshot(looks)
+        holders = tuple(_HoldNow(**vars(hold)) for hold in snapshot.holders)
         return dataclasses.replace(snapshot, holders=holders)
+
+    def _glimpse(self, entry: Entry) -> tuple[TransactionState, tuple[int, int] | None]:
+        claim = entry.right()
+        for record in list(self._records) if claim is not None else ():
+            if record.claim is claim:
+                return self._upkeep.driver.glimpse(record), socket_identity(_descriptor(record.dbapi_connection))
+        return UNKNOWN, None
 
     def _after_fork_in_child(self) -> None:
         # By what each record has now: one that was invalidated has connected anew, to another descriptor.
@@ -275,8 +287,7 @@ class _Thread(Holder):
 
 
 class _HoldNow(Hold):
-    def __str__(self) -> str:
-        return f"{self.thread} for {self.seconds:.1f} s, now at {self.where}"
+    _place = "now at"
 
 
 def _descriptor(connection: Any) -> int | None:
