@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from threadpool_db import Pool
+from threadpool_db import Event, Pool
 from threadpool_db.testing import FakeClock, ScriptedConnection, ScriptedDriver, WatchedClock
 
 #: Real seconds that a test may wait for what must happen at once.
@@ -50,6 +50,17 @@ def background(action: Callable[..., Any], *args: Any, **options: Any) -> Future
 
 def join(*futures: Future[Any]) -> list[Any]:
     return [future.result(SOON) for future in futures]
+
+
+class Seen(list[Event]):
+    """A list of events that is its own observer."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self]
 
 
 @dataclass

@@ -70,6 +70,9 @@ def test_the_defaults_are_those_of_the_design():
         "on_checkin": None,
         "on_close": None,
         "observers": (),
+        "on_alarm": None,
+        "on_clear": None,
+        "alarms": {"target": 0.5, "interval": 5.0},
         "name": None,
         "clock": None,
     }
@@ -142,6 +145,10 @@ def test_a_jitter_of_more_than_the_whole_lifetime_is_refused():
         ({"observers": "print"}, "observers='print': must be a list of callables"),
         ({"observers": print}, "observers=.*: must be a list of callables"),
         ({"observers": [print, 5]}, "observers: 5 is not callable"),
+        ({"on_alarm": "mail"}, "on_alarm='mail': must be a callable that takes an Alarm, or None"),
+        ({"on_clear": 5}, "on_clear=5: must be a callable that takes an Alarm, or None"),
+        ({"alarms": 0.5}, r"alarms=0.5: must be Alarms\(target, interval\)"),
+        ({"alarms": None}, r"alarms=None: must be Alarms\(target, interval\)"),
         ({"name": ""}, "name='': must be a non-empty string"),
         ({"name": 5}, "name=5: must be a non-empty string"),
         ({"clock": 5}, "clock=5: must be a Clock"),
@@ -165,7 +172,7 @@ def test_an_impossible_choice_is_refused(options, words):
         ("auto_commit", "autocommit"),
         ("connection_timeout", "connect_timeout"),
         ("idle_timeout", "timeout"),
-        ("zzz", "the options are autocommit, background,"),
+        ("zzz", "the options are alarms, autocommit, background,"),
     ],
 )
 def test_an_unknown_option_is_refused_with_the_nearest_name(option, suggestion):
@@ -211,6 +218,12 @@ def test_what_is_kept_ready_must_fit_and_needs_somebody_who_keeps_it_ready(name)
         PoolConfig(**{name: 3}, max_size=5, sizing=Overflow(3))
     with pytest.raises(ValueError, match=f"{name}=3: needs background=True"):
         PoolConfig(**{name: 3}, background=False)
+
+
+@pytest.mark.parametrize("name", ["on_alarm", "on_clear"])
+def test_whoever_wants_to_hear_of_alarms_needs_somebody_who_looks(name):
+    with pytest.raises(ValueError, match=f"{name}=<built-in function print>: needs background=True"):
+        PoolConfig(**{name: print}, background=False)
 
 
 def test_keepalive_needs_somebody_who_asks():

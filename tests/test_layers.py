@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
-        "core.entry core.backoff core.outage core.overload core.sizing",
+        "core.alarm core.entry core.backoff core.outage core.overload core.sizing",
         "core.freshness core.holding core.line core.stats",
         "core.due core.dialects",
         "core.audit core.statement",
@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "waiting",
+        "logbook",
         "observe",
         "budget",
         "fork",
@@ -48,6 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "keeper",
         "limits grip",
         "hooks",
+        "alarms",
         "session",
         "upkeep",
         "showing",

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import gc
 import logging
-import random
-from collections import Counter
+import math
 
 import pytest
 
-from tests.scene import SOON, background, join, leak_reported, scene
-from threadpool_db import Backoff, ConnectFailed, Event, Pool, PoolError, PoolTimeout, TransactionState
+from tests.scene import SOON, Seen, background, leak_reported, scene
+from tests.test_servers import eventually
+from threadpool_db import (
+    Backoff,
+    ConnectFailed,
+    Event,
+    Pool,
+    PoolOverloaded,
+    PoolTimeout,
+    observe,
+)
 from threadpool_db.observe import Observers
 from threadpool_db.testing import Latch, ScriptedDriver, WatchedClock
 
 
 @pytest.fixture
 def seen():
-    """A list of events that is its own observer."""
-
-    class Seen(list):
-        def __call__(self, event):
-            self.append(event)
-
-        @property
-        def kinds(self):
-            return [event.kind for event in self]
-
     return Seen()
 
 
@@ -66,7 +64,7 @@ def test_a_dead_connection_a_lost_lease_and_a_refusal_are_told(seen):
         assert seen.kinds == ["connected", "disconnected", "dead", "connected"]
         with pytest.raises(PoolTimeout):
             s.pool.checkout(timeout=0)
-        assert (seen[-1].kind, seen[-1].detail) == ("refused", "PoolTimeout")
+        assert (seen[-1].kind, type(seen[-1].error)) == ("refused", PoolTimeout)
         with leak_reported():
             lost.clear()
             s.read_mail()
@@ -74,45 +72,64 @@ def test_a_dead_connection_a_lost_lease_and_a_refusal_are_told(seen):
         assert "test_observe.py" in seen[-1].detail
 
 
-def test_a_close_that_fails_is_told_as_an_end_all_the_same(seen):
-    broken = OSError("broken pipe")
-    with scene(observers=[seen]) as s:
-        s.driver.script("close", broken)
-        s.pool.checkout().discard()
-        assert (seen[-1].kind, seen[-1].error) == ("disconnected", broken)
+@pytest.mark.parametrize(("options", "error"), [({}, PoolTimeout), ({"max_waiting": 0}, PoolOverloaded)])
+def test_a_refusal_is_told_with_its_error_and_how_long_its_borrower_had_waited(seen, options, error):
+    with scene(observers=[seen], max_size=1, **options) as s:
+        held = s.pool.checkout()
+        waiter = s.borrow(timeout=3.0)
+        if not options:
+            s.clock.wait_for_sleepers(1)
+            s.clock.advance(3.0)
+        refusal = waiter.exception(SOON)
+        assert type(refusal) is error
+        assert seen[-1] == Event("refused", s.pool.name, 0.0 if options else 3.0, "", refusal)
+        held.checkin()
 
 
-def test_a_detached_connection_has_ended_for_the_pool(seen):
-    with scene(observers=[seen]) as s:
-        s.pool.checkout().detach()
-        assert seen.kinds == ["connected", "disconnected"]
-        assert "detached" in seen[-1].detail
-
-
-def test_nobody_hears_of_an_end_before_the_beginning(seen):
-    """Not even of a connection that came too late and was closed by somebody else at once."""
+def test_a_session_that_is_wiped_is_told_with_the_time_it_took(seen):
     with scene(observers=[seen], max_size=1) as s:
-        latch = Latch()
-        s.driver.script("connect", latch)
-        opener = s.borrow()
-        latch.wait_for(1)
-        s.pool.recycle()
-        latch.open()
-        opener.result(SOON).checkin()
-        assert seen.kinds == ["connected", "disconnected", "connected"]
+        lease = s.pool.checkout()
+        lease.connection.dirty = True
+        s.driver.script("reset", lambda: s.clock.advance(0.25))
+        lease.checkin()
+        assert seen[-1] == Event("reset", s.pool.name, 0.25)
+        s.pool.checkout().checkin()
+        assert seen.kinds == ["connected", "reset"]
 
 
-def test_an_interrupt_inside_an_observer_leaves_nothing_open_that_nobody_knows(seen):
-    def interrupted(event):
-        if event.kind == "connected" and s.driver.made == 1:
-            raise KeyboardInterrupt
-
-    with scene(observers=[seen, interrupted], max_size=1) as s:
-        with pytest.raises(KeyboardInterrupt):
-            s.pool.checkout()
-        assert s.driver.open == set()
+def test_a_reset_that_fails_is_told_as_an_end_alone(seen):
+    with scene(observers=[seen], max_size=1) as s:
+        lease = s.pool.checkout()
+        lease.connection.dirty = True
+        s.driver.script("reset", OSError)
+        lease.checkin()
         assert seen.kinds == ["connected", "disconnected"]
-        s.fill(1)
+
+
+@pytest.mark.parametrize("outcome", [None, OSError("too late")], ids=["opens", "fails"])
+def test_a_connect_that_is_given_up_is_told_as_failed_then_and_never_again(seen, outcome):
+    with scene(observers=[seen], background=True, max_size=1, connect_timeout=2.0, timeout=3.0) as s:
+        latch = Latch()
+
+        def connect():
+            latch()
+            if outcome is not None:
+                raise outcome
+
+        s.driver.script("connect", connect)
+        waiter = s.borrow()
+        latch.wait_for(1)
+        s.clock.wait_for_sleepers(1)
+        s.clock.advance(2.0)
+        assert isinstance(waiter.exception(SOON), ConnectFailed)
+        assert eventually(lambda: seen.kinds == ["connect_failed"])
+        assert (seen[0].seconds, type(seen[0].error)) == (2.0, TimeoutError)
+        latch.open()
+        assert eventually(lambda: s.pool.stats().total == 0)
+        s.pool.close()
+        assert eventually(lambda: len(seen) == (1 if outcome else 3))
+        assert seen.kinds[1:] == ([] if outcome else ["connected", "disconnected"])
+        assert s.pool.stats().connect_failures == 1
 
 
 def test_observers_are_called_outside_the_lock(seen):
@@ -154,37 +171,24 @@ def test_an_observer_may_use_the_pool(seen):
         assert stats == [1, 0]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_connected_has_exactly_one_disconnected_after_random_operations(seen, seed):
-    def flaky(event):
-        if dice.random() < 0.2:
-            raise RuntimeError(event.kind)
+def test_a_connect_that_is_given_up_is_told_though_all_workers_of_its_server_hang():
+    clock, latch, told = WatchedClock(), Latch(), Latch()
+    options = {"max_size": 4, "max_connecting": 1, "connect_timeout": 0.05, "timeout": 20.0, "grace": math.inf}
+    driver = ScriptedDriver(clock)
 
-    dice = random.Random(seed)
-    with scene(clock=WatchedClock(), observers=[seen, flaky], max_size=3, backoff=Backoff(0, 0)) as s:
+    def observer(event):
+        if event.kind == "connect_failed":
+            background(told)
 
-        def run(mine):
-            for _ in range(60):
-                s.driver.script("connect", *[OSError] * (mine.random() < 0.05))
-                s.driver.script("peek", *[False] * (mine.random() < 0.05))
-                try:
-                    lease = s.pool.checkout(timeout=5)
-                except PoolError:
-                    continue
-                lease.connection.state = mine.choice(list(TransactionState))
-                mine.choice((lease.checkin, lease.checkin, lease.discard, lease.detach))()
-                if mine.random() < 0.05:
-                    s.pool.recycle()
-
-        join(*[background(run, random.Random(f"{seed} {n}")) for n in range(4)])
-        s.pool.close()
-        counts = Counter(seen.kinds)
-        assert counts["connected"] == counts["disconnected"] == s.driver.made
-        stats = s.pool.stats()
-        assert counts["connected"] == stats.opened
-        assert counts["connect_failed"] == stats.connect_failures
-        assert counts["dead"] == stats.dead
-        assert stats.total == 0
+    with Pool(driver, clock=clock, observers=[observer], backoff=Backoff(0, 0), **options) as pool:
+        held = pool.checkout()
+        driver.always("connect", latch)
+        waiter = background(pool.checkout)
+        told.wait_for(2)  # of a connect that hangs with the second of two workers
+        held.checkin()
+        waiter.result(SOON).checkin()
+        latch.open()
+        told.open()
 
 
 # --- The log ----------------------------------------------------------------------------------------------------------
@@ -204,6 +208,13 @@ def test_the_log_tells_what_the_observers_are_told_at_a_fitting_level(caplog):
     ]
     first = caplog.records[0]
     assert (first.pool, first.event) == ("orders", "connected")
+
+
+def test_what_nobody_hears_is_not_even_made(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "threadpool_db")
+    monkeypatch.setattr(observe, "Event", None)
+    Observers("orders", []).tell("connected", 0.1)
+    assert caplog.records == []
 
 
 def test_a_program_that_configures_no_logging_sees_nothing(capfd):

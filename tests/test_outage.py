@@ -3,11 +3,13 @@ tests/faults.)"""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from tests.scene import SOON, background, join, scene
+from tests.scene import SOON, Seen, background, join, scene
 from tests.test_servers import eventually
-from threadpool_db import Backoff, ConnectFailed, Pool, PoolUnavailable
+from threadpool_db import Backoff, ConnectFailed, Event, Pool, PoolUnavailable
 from threadpool_db.testing import FakeClock, ScriptedDriver
 
 STEADY = Backoff(10.0, 10.0, "exp")
@@ -132,3 +134,70 @@ def test_a_refusal_takes_the_lock_three_times_for_each_turn_costs_milliseconds_a
             with pytest.raises(PoolUnavailable):
                 pool.checkout()
         assert pool._lock.turns - turns == 3  # the short way, the line, the error
+
+
+# --- What observers hear of it ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen():
+    return Seen()
+
+
+def of_outages(seen):
+    return [event for event in seen if event.kind.endswith("available")]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_an_outage_is_told_once_when_nobody_waits_any_more_and_once_when_it_is_over(seen, background):
+    refused = ConnectionRefusedError("no")
+    options = {"backoff": Backoff(10.0, 10.0, "exp"), "grace": 5.0, "background": background}
+    with scene(observers=[seen], max_size=1, timeout=100, name="orders", **options) as s:
+        for _ in range(2):
+            seen.clear()
+            lease = s.pool.checkout()
+            s.driver.always("connect", refused)
+            lease.discard()
+            waiter = s.borrow()
+            assert eventually(lambda: s.pool.stats().failing_for < math.inf and s.clock.sleepers == 1)
+            s.clock.advance(4.9)
+            assert of_outages(seen) == []
+            s.clock.advance(0.1)
+            assert isinstance(waiter.exception(SOON), PoolUnavailable)
+            for _ in range(3):
+                with pytest.raises(PoolUnavailable):
+                    s.pool.checkout()
+            detail = "nothing is connected, and connects have failed for 5.0 s, the last with ConnectionRefusedError"
+            assert eventually(lambda: of_outages(seen) != [])
+            assert of_outages(seen) == [Event("unavailable", "orders", 5.0, detail, refused)]
+            s.driver.always("connect", None)
+            s.clock.advance(5.0)
+            assert not background or eventually(lambda: s.pool.stats().idle == 1)
+            s.pool.checkout().checkin()
+            assert eventually(lambda: len(of_outages(seen)) == 2)
+            assert of_outages(seen)[1:] == [Event("available", "orders", 10.0, "connected again, after 10.0 s")]
+
+
+def test_connects_that_fail_while_others_are_connected_are_no_outage(seen):
+    with scene(observers=[seen], max_size=2, timeout=100, grace=1.0, backoff=Backoff(1.0, 1.0, "exp")) as s:
+        held = s.pool.checkout()
+        s.driver.always("connect", OSError)
+        (waiter,) = s.line_up(1)
+        s.clock.advance(20.0)
+        assert of_outages(seen) == []
+        held.checkin()
+        waiter.result(SOON).checkin()
+
+
+def test_a_closed_pool_tells_of_no_outage(seen):
+    options = {"grace": 1.0, "backoff": Backoff(1.0, 1.0, "exp")}
+    with scene(observers=[seen], max_size=1, timeout=100, **options) as s:
+        held = s.pool.checkout()
+        s.driver.always("connect", OSError)
+        held.discard()
+        (waiter,) = s.line_up(1)
+        s.pool.close(timeout=0)
+        assert waiter.exception(SOON) is not None
+        s.clock.advance(20.0)
+        s.pool.stats()
+        assert of_outages(seen) == []

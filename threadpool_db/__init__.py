@@ -11,8 +11,9 @@ The house, from the roof down; imports run only downwards:
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
     pool         the one lock                           borrowing   the long way to a connection
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
-    upkeep       what is done to a connection           session, lease, telling, waiting, fork, observe, refusal
+    upkeep       what is done to a connection           session, lease, telling, waiting, fork, refusal
     hooks        what the user's own code says of it    limits, grip, showing
+    observe      who is told what the pool does         logbook: how often    alarms: when it is in trouble for long
     drivers/     the only I/O to databases              config      every option and its check
     core/        the rules, pure: start with core/ledger.py
     errors       what can go wrong, and who must act
@@ -20,6 +21,7 @@ The house, from the roof down; imports run only downwards:
 
 from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
+from threadpool_db.core.alarm import Alarms
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.sizing import Elastic, Fixed, Overflow
 from threadpool_db.core.stats import Snapshot
@@ -39,7 +41,7 @@ from threadpool_db.errors import (
 )
 from threadpool_db.hooks import KEEP, REPLACE, Outcome
 from threadpool_db.lease import Lease
-from threadpool_db.observe import Event
+from threadpool_db.observe import Alarm, Event
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.result import Result
 
@@ -48,6 +50,8 @@ __version__ = "0.1.0"
 __all__ = [
     "KEEP",
     "REPLACE",
+    "Alarm",
+    "Alarms",
     "Backoff",
     "ConnectFailed",
     "ConnectionPool",

@@ -76,6 +76,10 @@ class Background:
         if pool is not None:
             error = TimeoutError(f"a connect took longer than connect_timeout={self._connect_timeout:g} s")
             self._work_off(pool._decide(pool._ledger.overdue, entry, error=error))
+            if entry.given_up:
+                # not by the server's workers, all of which may hang
+                tell = functools.partial(self._tell_of_failure, self._connect_timeout, error)
+                self._keeper.do(("tell", pool.name), tell, 1)
 
     def _cut(self, entry: Entry) -> None:
         pool = self._pool()
@@ -107,12 +111,20 @@ class Background:
                 error = failure.with_traceback(None)  # kept as a cause, and it knows this frame: a circle
         late.cancel()
         if entry.connection is None:
-            pool._observers.tell("connect_failed", self._now() - started, error=error)
             answered = error is not None and pool._upkeep.is_answer(error)
             pool._tell(pool._ledger.failed, entry, bearer=errand, error=error, answered=answered)
+            if not entry.given_up:  # else that was told already; only the ledger knows which came first
+                self._tell_of_failure(self._now() - started, error)
         else:
-            pool._observers.tell("connected", self._now() - started)
+            pool._tell_of_start(entry, self._now() - started)
             pool._tell(pool._ledger.opened, entry, bearer=errand)
+
+    def _tell_of_failure(self, seconds: float, error: BaseException | None) -> None:
+        pool = self._pool()
+        if pool is not None:
+            if pool._lookout is not None:
+                pool._lookout.connect_failed()
+            pool._observers.tell("connect_failed", seconds, error=error)
 
     def _ask(self, errand: Errand) -> None:
         pool, entry = self._pool(), errand.entry

@@ -147,6 +147,8 @@ class Borrowing:
         if not waiter.holder.waiting:
             return  # served meanwhile
         try:
+            if pool._lookout is not None:
+                pool._lookout.watch()
             # a note posted from here on opens the gate; one posted before is read below
             if not pool._mailbox.notes:
                 waiter.gate.sleep(self._clock, min(self._deadline, waiter.wake_at, self._patrol_at))
@@ -222,12 +224,14 @@ class Borrowing:
             now = self._clock.now()
             late = now >= self._deadline
             # told first: once the ledger knows it, somebody else may have closed it and said so
-            pool._observers.tell("connected", now - started)
+            pool._tell_of_start(entry, now - started)
             pool._tell(self._ledger.opened, entry, bearer=waiter, ticket=None if late else waiter)
         except BaseException:
             if entry.state is OPENING:  # interrupted before the ledger knew of it: nobody else would close it
-                pool._upkeep.close(entry)
-                pool._observers.tell("disconnected", self._clock.now() - started)
+                try:
+                    pool._upkeep.close(entry)
+                finally:
+                    pool._tell_of_end(entry)
             raise
         self._opened = entry
         if late:
@@ -278,7 +282,7 @@ class Borrowing:
         else:
             error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, names), snapshot)
         error.__cause__ = snapshot.connect_error
-        pool._observers.tell("refused", waited, type(error).__name__)
+        pool._observers.tell("refused", waited, error=error)
         return error
 
     def _unavailable(self, cause: BaseException | None) -> PoolUnavailable:
@@ -288,7 +292,7 @@ class Borrowing:
         snapshot = take_snapshot(pool, NAMED, refused=True)
         error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, pool._option_names), snapshot)
         error.__cause__ = cause
-        pool._observers.tell("refused", self._clock.now() - self._start, type(error).__name__)
+        pool._observers.tell("refused", self._clock.now() - self._start, error=error)
         return error
 
     def _connect_failed(self, cause: BaseException) -> ConnectFailed:

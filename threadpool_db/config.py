@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from threadpool_db.core.alarm import Alarms
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.holding import Holding
@@ -22,7 +23,7 @@ from threadpool_db.core.sizing import Elastic, Sizing
 
 if TYPE_CHECKING:
     from threadpool_db.hooks import Hook
-    from threadpool_db.observe import Observer
+    from threadpool_db.observe import AlarmHook, Observer
     from threadpool_db.waiting import Clock
 
 #: In the design, not in this version.
@@ -106,6 +107,9 @@ class PoolConfig:
     on_checkin: Hook | None = None
     on_close: Hook | None = None
     observers: Iterable[Observer] = ()
+    on_alarm: AlarmHook | None = None
+    on_clear: AlarmHook | None = None
+    alarms: Alarms = Alarms()
     name: str | None = None
     clock: Clock | None = None
 
@@ -170,6 +174,14 @@ class PoolConfig:
         for observer in self.observers:
             if not callable(observer):
                 raise ValueError(f"observers: {observer!r} is not callable")
+        for name in ("on_alarm", "on_clear"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise ValueError(f"{name}={hook!r}: must be a callable that takes an Alarm, or None")
+            if hook is not None and not self.background:
+                raise ValueError(f"{name}={hook!r}: needs background=True, somebody who looks without a borrower")
+        if not isinstance(self.alarms, Alarms):
+            raise ValueError(f"alarms={self.alarms!r}: must be Alarms(target, interval)")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise ValueError(f"name={self.name!r}: must be a non-empty string")
         if self.clock is not None and not callable(getattr(self.clock, "gate", None)):

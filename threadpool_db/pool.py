@@ -24,6 +24,7 @@ from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from threadpool_db import fork
+from threadpool_db.alarms import Lookout
 from threadpool_db.background import Background
 from threadpool_db.borrowing import Borrowing
 from threadpool_db.config import PoolConfig, check_timeout
@@ -37,7 +38,7 @@ from threadpool_db.errors import PoolMisuse, StaleLease
 from threadpool_db.hooks import inside
 from threadpool_db.lease import Claim, Errand, Lease, held
 from threadpool_db.observe import Observers, claim_name, release_name
-from threadpool_db.telling import snapshot, tell
+from threadpool_db.telling import snapshot, tell, tell_of_outage
 from threadpool_db.upkeep import Upkeep, possible
 from threadpool_db.waiting import REAL_TIME, Gate, Holder, Mailbox, Waiter
 
@@ -70,7 +71,7 @@ class ConnectionPool(Generic[C]):
             driver, config, self._clock
         )  # before the name is taken: whoever keeps the error keeps us, and our name
         self.name = claim_name(self, config.name, driver.name)
-        self._observers = Observers(self.name, config.observers)
+        self._observers = Observers(self.name, config.observers, self._now)
         self._timeout = config.timeout
         self._peek_after = config.peek_after or -math.inf  # 0: also if it came back while we waited for the lock
         self._upkeep = Upkeep(driver, config, self._clock, self._observers.tell)
@@ -94,6 +95,9 @@ class ConnectionPool(Generic[C]):
         self._acquire, self._release = self._lock.acquire, self._lock.release
         self._here = self._upkeep.hooks.here = threading.local()
         self._background = Background(self)
+        heard = self._config.observers or self._config.on_alarm or self._config.on_clear
+        self._lookout = Lookout(self) if heard and self._config.background else None
+        self._out_since = math.inf  # since when the database has been out of reach, once that was told
         self._drained = Gate(self._clock)  # opened when a closed pool has nothing out any more
         keeper = (self._background.poke,) if self._config.background else ()
         self._mailbox = Mailbox(self._ledger.line, (self._drained.open, *keeper))
@@ -261,6 +265,8 @@ class ConnectionPool(Generic[C]):
                 if ticket.entry is not None:
                     ticket.claim = self._send_out(ticket.entry)
             ticket.gate.open()
+        if self._ledger.failing or self._out_since < math.inf:
+            tell_of_outage(self, jobs)
         for report in orders.reports:
             self._lost += report.kind == "lost"
             self._expired += report.kind == "expired"
@@ -286,9 +292,21 @@ class ConnectionPool(Generic[C]):
         finally:
             # else interrupted before it began: whoever finds the errand lost closes it
             if done or entry.connection is None:
-                jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))
-                self._observers.tell("disconnected", self._now() - entry.opened_at, error=error)
+                try:
+                    jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))
+                finally:
+                    self._tell_of_end(entry, error=error)
             error = None  # it knows this frame by its traceback: a circle that would keep all our callers' frames alive
+
+    def _tell_of_start(self, entry: Entry, seconds: float) -> None:
+        entry.told = True  # first: an interrupt in an observer must not keep the end from those who heard of the start
+        self._observers.tell("connected", seconds)
+
+    def _tell_of_end(self, entry: Entry, detail: str = "", error: BaseException | None = None) -> None:
+        """Once, though whoever closed it was interrupted and somebody else comes to close it again."""
+        if entry.told:
+            entry.told = False
+            self._observers.tell("disconnected", self._now() - entry.opened_at, detail, error)
 
     # --- Giving back ------------------------------------------------------------------------------------------------
 
@@ -392,8 +410,11 @@ class ConnectionPool(Generic[C]):
             raise StaleLease(f"pool {self.name!r}: this lease has ended, there is nothing to detach")
         entry = errand.entry
         connection: C = entry.connection
-        self._tell(self._ledger.detach, entry, bearer=errand)
-        self._observers.tell("disconnected", self._now() - entry.opened_at, "detached: its borrower keeps it")
+        try:
+            self._tell(self._ledger.detach, entry, bearer=errand)
+        finally:
+            if entry.state is GONE:
+                self._tell_of_end(entry, "detached: its borrower keeps it")
         return connection
 
     def _end(self, lease: Lease[C]) -> Errand | None:
@@ -460,6 +481,7 @@ class ConnectionPool(Generic[C]):
         release_name(self.name, self)
         self._tell(self._ledger.close)
         self._tell(self._audit)
+        self._observers.close()
         deadline = self._now() + timeout
         while self._ledger.entries and self._now() < deadline:
             with self._lock:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from threadpool_db.core.entry import IDLE, LEASED, Entry
@@ -119,6 +122,23 @@ def _follow(pool: ConnectionPool[Any], report: Report) -> None:
     if came_back:
         report.kind = "returned"
         tell(pool, report)
+
+
+def tell_of_outage(pool: ConnectionPool[Any], jobs: deque[Callable[[], None]]) -> None:
+    """Under the lock, when connects are failing or were: has everybody been refused from now on, or does one succeed
+    at last? Each once; ``jobs`` will say it."""
+    ledger, now = pool._ledger, pool._now()
+    told, since = pool._out_since < math.inf, pool._out_since
+    if not told and not ledger.closed and ledger.unavailable(now):
+        pool._out_since = ledger.failing_since
+        seconds, error = now - ledger.failing_since, ledger.connect_error
+        detail = f"nothing is connected, and connects have failed for {seconds:.1f} s, the last with "
+        detail += type(error).__name__
+        jobs.append(functools.partial(pool._observers.tell, "unavailable", seconds, detail, error))
+    elif told and not ledger.failing:
+        pool._out_since = math.inf
+        detail = f"connected again, after {now - since:.1f} s"
+        jobs.append(functools.partial(pool._observers.tell, "available", now - since, detail))
 
 
 class _Leak:

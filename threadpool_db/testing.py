@@ -219,6 +219,12 @@ class ScriptedDriver(Driver[ScriptedConnection]):
         with self._lock:
             self._rules[method] = step
 
+    def forget_scripts(self) -> None:
+        """From now on everything goes as usual."""
+        with self._lock:
+            self._scripts.clear()
+            self._rules.clear()
+
     def connect(self, timeout: float) -> ScriptedConnection:
         with self._call("connect"), self._lock:
             self.made += 1

@@ -227,10 +227,12 @@ class Upkeep(Generic[C]):
                 return False  # a reset would wipe whichever session comes, and not the one that needs it
             if not driver.can_reset:
                 return False
+            began = self._clock.now()
             with self._limited(entry.socket):
                 driver.reset(connection)
             with self._limited(entry.socket):
                 self._replay(connection)
+            self._tell("reset", self._clock.now() - began)
             driver.watch(connection)
             entry.reset_first = self._config.reset == "always"
         return True

@@ -410,7 +410,8 @@ MUTANTS = [
     ),
     Mutant(
         "a failed connect is never tried again", "audit", LEDGER,
-        "            self.due = min(self.due, self.fill_at)\n        self._settle", "        self._settle", "background, backoff",
+        "            self.due = min(self.due, self.fill_at)\n        self._settle", "        self._settle",
+        "background, backoff",
     ),
     Mutant(
         "the retry is forgotten where something else is due", "no needless waiting", DUE,

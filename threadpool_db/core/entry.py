@@ -40,6 +40,7 @@ class Entry:
         "expired_after",  # so many seconds its borrower had it, when it was taken away; 0: it was not
         "expires_at",  # end of its lifetime
         "generation",  # of the ledger when it was opened; an older one is not used again
+        "given_up",  # was its connect, because it took too long?
         "holder",  # who has it; opaque here
         "inactive_at",  # when the use began that was reported as silent
         "instruction",
@@ -55,6 +56,7 @@ class Entry:
         "socket",  # descriptor and inode of its socket, noted when it was made: descriptors are reused
         "state",
         "taken_at",  # when its holder got it
+        "told",  # were the observers told of its beginning, and not yet of its end?
         "unfit",  # known or feared to be in no state to be spoken to once more, before it is closed
         "uses",
     )
@@ -75,7 +77,7 @@ class Entry:
         self.instruction = -1
         self.autocommit: bool | None = None
         self.made_autocommit: bool | None = None
-        self.reset_first = self.unfit = False
+        self.reset_first = self.given_up = self.told = self.unfit = False
         self.socket: tuple[int, int] | None = None
         self.session: Any = None
 

@@ -306,6 +306,7 @@ class Ledger:
             entry.become(CLOSING)
             self.opening -= 1
             self.closing += 1
+            entry.given_up = True
             self._take_failure(entry, error, now, orders)
         return orders
 
@@ -467,6 +468,10 @@ class Ledger:
         total, idle = len(self.entries), len(self.idle)
         in_use = total - idle - self.opening - self.closing  # those that the keeper asks after are in its use
         return Counts(self.rules.max_size, idle, in_use, self.opening, self.closing, len(self.line))
+
+    def wants_connection(self, now: float) -> bool:
+        """Is one being opened, or would one be if the pause after a failed connect were over?"""
+        return self.opening > 0 or self._wanted(max(now, self.fill_at)) > 0
 
     # --- The rules --------------------------------------------------------------------------------------------------
 
