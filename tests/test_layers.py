@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.alarm core.entry core.backoff core.outage core.overload core.sizing",
         "core.freshness core.holding core.line core.stats",
         "core.due core.dialects",
-        "core.audit core.statement",
+        "core.audit core.statement core.steering",
         "core.ledger",
     ),
     (
@@ -55,6 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "showing",
         "background",
         "borrowing",
+        "aftermath live",
         "pool",
     ),
     (

@@ -12,6 +12,7 @@ from threadpool_db import (
     Backoff,
     ConnectionPool,
     Fixed,
+    LeaseExpired,
     Overflow,
     Pool,
     PoolClosed,
@@ -253,14 +254,18 @@ def test_close_waits_for_what_is_lent():
         assert s.driver.open == set()
 
 
-def test_close_waits_no_longer_than_told_and_what_comes_back_later_is_closed_then():
+def test_close_waits_no_longer_than_told_and_what_is_lent_then_is_taken_away():
     with scene(max_size=1) as s:
         lease = s.borrow().result(SOON)
         closing = background(s.pool.close, timeout=5)
         s.clock.wait_for_sleepers(1)
-        s.clock.advance(5)
-        closing.result(SOON)
+        s.clock.advance(4.9)
         assert s.driver.closed == 0
+        s.clock.advance(0.1)
+        closing.result(SOON)
+        assert s.driver.closed == 1
+        with pytest.raises(LeaseExpired, match=r"held for 5.0 s, until the pool was closed;.*give close\(\) a longer"):
+            lease.connection  # noqa: B018
         lease.checkin()
         assert s.driver.closed == 1
 

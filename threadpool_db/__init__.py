@@ -10,6 +10,7 @@ The house, from the roof down; imports run only downwards:
     ext/         one file for each framework            testing     the fakes that we test with
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
     pool         the one lock                           borrowing   the long way to a connection
+    live         what an operator can change            aftermath   what finalisers and interrupts left
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
     upkeep       what is done to a connection           session, lease, telling, waiting, fork, refusal
     hooks        what the user's own code says of it    limits, grip, showing
@@ -41,6 +42,7 @@ from threadpool_db.errors import (
 )
 from threadpool_db.hooks import KEEP, REPLACE, Outcome
 from threadpool_db.lease import Lease
+from threadpool_db.live import Checked
 from threadpool_db.observe import Alarm, Event
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.result import Result
@@ -53,6 +55,7 @@ __all__ = [
     "Alarm",
     "Alarms",
     "Backoff",
+    "Checked",
     "ConnectFailed",
     "ConnectionPool",
     "Driver",

@@ -13,12 +13,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import OPENING, Entry
 from threadpool_db.keeper import Alarm, Task, keeper_of
 from threadpool_db.lease import Errand
 
 if TYPE_CHECKING:
     from threadpool_db.pool import ConnectionPool
+
+#: As many connections of one pool are closed at a time.
+CLOSERS = 8
 
 
 class Background:
@@ -28,9 +32,13 @@ class Background:
         self._pool = weakref.ref(pool)
         self._keeper = keeper_of(pool._clock)
         self._now = pool._clock.now
-        self._connect_timeout = pool._config.connect_timeout
-        self._workers = pool._config.max_connecting + 1  # connects that hang must leave somebody for the rest
+        self.follow(pool._config)
         self._planned = math.inf
+
+    def follow(self, config: PoolConfig) -> None:
+        """Go by these settings from now on."""
+        self._connect_timeout = config.connect_timeout
+        self._workers = config.max_connecting + 1  # connects that hang must leave somebody for the rest
 
     # --- What the pool says -----------------------------------------------------------------------------------------
 
@@ -57,6 +65,14 @@ class Background:
     def order_ask(self, errand: Errand) -> None:
         """Is an idle connection still alive?"""
         self._work(functools.partial(self._ask, errand))
+
+    def order_close(self, errand: Errand) -> None:
+        """Of a pool that closes or pauses: one that hangs holds up neither the others nor the connects of other pools.
+        The job has the pool itself, which its users may drop before the last goodbye is said."""
+        pool, jobs = self._pool(), deque[Callable[[], None]]()
+        if pool is not None:
+            jobs.append(functools.partial(pool._close_one, errand, jobs))
+            self._keeper.do(("closes", pool.name), functools.partial(pool._do, jobs), CLOSERS)
 
     def poke(self) -> None:
         """From a finaliser: there is a note in the mailbox."""

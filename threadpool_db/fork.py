@@ -18,6 +18,8 @@ import time
 import weakref
 from typing import Any, Protocol
 
+from threadpool_db.core.entry import GONE, Entry
+
 
 class Watched(Protocol):
     def _after_fork_in_child(self) -> None: ...
@@ -57,6 +59,15 @@ def bury(connection: object, descriptor: int | None) -> None:
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, descriptor, inheritable=False)
             os.close(null)
+
+
+def forget(entries: set[Entry]) -> None:
+    """All that a pool has of its parent's: leases of it are stale, and give nothing back."""
+    for entry in list(entries):
+        entry.state, entry.generation = GONE, -1  # of no generation that lives
+        if entry.connection is not None:
+            bury(entry.connection, entry.socket[0] if entry.socket else None)
+        entry.connection = None
 
 
 def _after_fork_in_child() -> None:

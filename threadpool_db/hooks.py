@@ -51,7 +51,7 @@ class Hooks(Generic[C]):
     here: threading.local
 
     def __init__(self, config: PoolConfig, clock: Clock, limits: Limits[C], tell: Callable[..., None]) -> None:
-        self._config = config
+        self.config = config
         self._now = clock.now
         self._limits = limits
         self._tell = tell
@@ -66,7 +66,7 @@ class Hooks(Generic[C]):
         """``on_checkout``: may the borrower have it? What the hook raises in time is the borrower's."""
         now = self._now()
         # who does not wait has no deadline that a hook could keep
-        until = deadline if deadline > now else now + self._config.check_timeout
+        until = deadline if deadline > now else now + self.config.check_timeout
         try:
             with self._stopped(entry, until):
                 answer = self._ask("on_checkout", entry.connection)
@@ -86,7 +86,7 @@ class Hooks(Generic[C]):
     def returned(self, entry: Entry) -> Outcome | None:
         """``on_checkin``, of a connection that is clean. KEEP, REPLACE, or None: it is of no more use."""
         now = self._now()
-        until = now + self._config.check_timeout
+        until = now + self.config.check_timeout
         try:
             with self._stopped(entry, until):
                 answer = self._ask("on_checkin", entry.connection)
@@ -103,7 +103,7 @@ class Hooks(Generic[C]):
     def leaving(self, entry: Entry) -> None:
         """``on_close``. Closed it will be, whatever happens here."""
         now = self._now()
-        until = now + self._config.check_timeout
+        until = now + self.config.check_timeout
         try:
             with self._stopped(entry, until):
                 self._ask("on_close", entry.connection)

@@ -97,10 +97,13 @@ class Lease(Generic[C]):
             return StaleLease(f"pool {pool.name!r}: this lease has ended; check out another one")
         entry, limit = claim.entry, pool._config.max_lease
         why = f"longer than max_lease={limit:g} s" if limit is not None else "and its thread has ended"
+        remedy = "raise max_lease"
+        if pool.closed and (limit is None or entry.expired_after < limit):
+            why, remedy = "until the pool was closed", "give close() a longer timeout"
         return LeaseExpired(
             f"pool {pool.name!r}: this lease was taken at {where(entry.code, entry.instruction)} and held for "
             f"{entry.expired_after:.1f} s, {why}; its connection was closed. Do slow work outside of the lease, "
-            "or raise max_lease"
+            f"or {remedy}"
         )
 
     @property

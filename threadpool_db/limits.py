@@ -28,13 +28,13 @@ class Limits(Generic[C]):
     driver: Driver[C]
 
     def __init__(self, config: PoolConfig, clock: Clock) -> None:
-        self._config = config
+        self.config = config
         self._clock = clock
         self._keeper = keeper_of(clock)
 
     def limited(self, socket: tuple[int, int] | None, seconds: float = math.inf) -> AbstractContextManager[None]:
         """A round trip of the pool's own: its socket is cut, from outside, after ``check_timeout`` or ``seconds``."""
-        limit = max(0.0, min(self._config.check_timeout, seconds))
+        limit = max(0.0, min(self.config.check_timeout, seconds))
         return self.stopped(self._clock.now() + limit, partial(cut_socket, socket))
 
     @contextlib.contextmanager
@@ -80,7 +80,7 @@ class Limits(Generic[C]):
         Where that does not work the server is out of reach, and will end it as it ends what a crashed client leaves.
         """
         with contextlib.suppress(Exception):
-            other = self.driver.connect(self._config.connect_timeout)
+            other = self.driver.connect(self.config.connect_timeout)
             try:
                 with self.limited(socket_identity(self.driver.descriptor(other))):
                     self.driver.end_session(other, session, self._clock.now() - since)

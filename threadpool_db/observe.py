@@ -93,6 +93,10 @@ class Observers:
         self._enabled_for = log.isEnabledFor
         self._log = Logbook(log, pool, now)
 
+    def follow(self, observers: Iterable[Observer]) -> None:
+        """Tell these from now on."""
+        self._observers = tuple(observers)
+
     def tell(self, kind: str, seconds: float = 0.0, detail: str = "", error: BaseException | None = None) -> None:
         level = LEVELS.get(kind, logging.DEBUG)
         if self._enabled_for(level):

@@ -24,11 +24,12 @@ from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from threadpool_db import fork
+from threadpool_db.aftermath import audit, read_mailbox
 from threadpool_db.alarms import Lookout
 from threadpool_db.background import Background
 from threadpool_db.borrowing import Borrowing
 from threadpool_db.config import PoolConfig, check_timeout
-from threadpool_db.core.entry import GONE, IDLE, LEASED, Entry
+from threadpool_db.core.entry import GONE, LEASED, Entry
 from threadpool_db.core.ledger import Ledger, Rules
 from threadpool_db.core.line import WAIT, Orders
 from threadpool_db.core.overload import MaxWaiting
@@ -36,17 +37,19 @@ from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver, TransactionState
 from threadpool_db.errors import PoolMisuse, StaleLease
 from threadpool_db.hooks import inside
-from threadpool_db.lease import Claim, Errand, Lease, held
-from threadpool_db.observe import Observers, claim_name, release_name
+from threadpool_db.lease import Claim, Errand, Lease
+from threadpool_db.live import Checked, check_idle, pause, reconfigure, resume, shut_down, wait_until_ready
+from threadpool_db.observe import Observers, claim_name
 from threadpool_db.telling import snapshot, tell, tell_of_outage
 from threadpool_db.upkeep import Upkeep, possible
-from threadpool_db.waiting import REAL_TIME, Gate, Holder, Mailbox, Waiter
+from threadpool_db.waiting import REAL_TIME, Holder, Mailbox, Onlookers, Waiter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 C = TypeVar("C")
 Job = Callable[[], None]
+Bearer = Errand | Waiter | None
 
 
 class ConnectionPool(Generic[C]):
@@ -72,13 +75,22 @@ class ConnectionPool(Generic[C]):
         )  # before the name is taken: whoever keeps the error keeps us, and our name
         self.name = claim_name(self, config.name, driver.name)
         self._observers = Observers(self.name, config.observers, self._now)
-        self._timeout = config.timeout
-        self._peek_after = config.peek_after or -math.inf  # 0: also if it came back while we waited for the lock
+        self._follow(config)
         self._upkeep = Upkeep(driver, config, self._clock, self._observers.tell)
         self._start_afresh()
         fork.watch(self)
         if config.min_size or config.min_idle:
             self._tell(self._ledger.tick)
+
+    def _follow(self, config: PoolConfig) -> None:
+        """Go by these settings from now on."""
+        self._timeout = config.timeout
+        self._peek_after = config.peek_after or -math.inf  # 0: also if it came back while we waited for the lock
+
+    def _listen(self) -> Lookout | None:
+        """Somebody who looks out for trouble, if anybody wants to hear of it."""
+        heard = self._config.observers or self._config.on_alarm or self._config.on_clear
+        return Lookout(self) if heard and self._config.background else None
 
     def _start_afresh(self) -> None:
         """An empty ledger and a new lock: at birth, and in a forked child, where no lock of the parent's is safe."""
@@ -95,12 +107,11 @@ class ConnectionPool(Generic[C]):
         self._acquire, self._release = self._lock.acquire, self._lock.release
         self._here = self._upkeep.hooks.here = threading.local()
         self._background = Background(self)
-        heard = self._config.observers or self._config.on_alarm or self._config.on_clear
-        self._lookout = Lookout(self) if heard and self._config.background else None
+        self._lookout = self._listen()
         self._out_since = math.inf  # since when the database has been out of reach, once that was told
-        self._drained = Gate(self._clock)  # opened when a closed pool has nothing out any more
+        self._onlookers = Onlookers()  # of all that happens the long way
         keeper = (self._background.poke,) if self._config.background else ()
-        self._mailbox = Mailbox(self._ledger.line, (self._drained.open, *keeper))
+        self._mailbox = Mailbox(self._ledger.line, (self._onlookers.open, *keeper))
         self._timeouts = self._refused = self._lost = self._expired = 0
 
     def _rules(self) -> Rules:
@@ -182,9 +193,7 @@ class ConnectionPool(Generic[C]):
 
     # --- Carrying out orders ----------------------------------------------------------------------------------------
 
-    def _tell(
-        self, event: Callable[..., Orders], *subject: Any, bearer: Errand | Waiter | None = None, **more: Any
-    ) -> None:
+    def _tell(self, event: Callable[..., Orders], *subject: Any, bearer: Bearer = None, **more: Any) -> None:
         """Tell the ledger of an event under the lock, wake whom it names, and do the rest outside.
 
         ``bearer`` has the claim to the entry that the event is about. It goes home, and on to whoever gets the entry
@@ -193,9 +202,9 @@ class ConnectionPool(Generic[C]):
         self._do(self._decide(event, *subject, bearer=bearer, **more))
 
     def _decide(
-        self, event: Callable[..., Orders], *subject: Any, bearer: Errand | Waiter | None = None, **more: Any
+        self, event: Callable[..., Orders], *subject: Any, bearer: Bearer = None, apart: bool = False, **more: Any
     ) -> deque[Job]:
-        """The part of it that never waits for a server. The jobs must be done."""
+        """The part of it that never waits for a server. The jobs must be done. ``apart``: each close by a worker."""
         if self._inside():
             raise PoolMisuse(f"pool {self.name!r}: a finaliser that interrupted the pool cannot use it")
         jobs: deque[Job] = deque()
@@ -203,7 +212,7 @@ class ConnectionPool(Generic[C]):
             if bearer is not None and not self._bring_home(bearer):
                 return jobs
             orders = event(*subject, self._now(), **more)
-            self._take_orders(orders, jobs)
+            self._take_orders(orders, jobs, apart)
         if self._config.background:
             self._background.plan(self._ledger.due)
         for entry in orders.cut:
@@ -226,36 +235,26 @@ class ConnectionPool(Generic[C]):
         entry.claim = None
         return claim
 
-    def _audit(self, now: float) -> Orders:
-        """Under the lock, as an event: look after everything that an interrupt or a lost finaliser has orphaned."""
-        orders = self._ledger.audit(now, held)
-        for entry in [entry for entry in self._ledger.entries if entry.state is LEASED and entry.is_kept]:
-            # Kept by a thread that has ended. Its finaliser gives it back; if it has not by the second time we look, a
-            # traceback that somebody keeps has its lease, and an interrupt has struck the finaliser.
-            if entry.holder.ended:
-                if entry.holder.seen_dead:
-                    orders.add(self._ledger.revoke(entry, now))
-                entry.holder.seen_dead = True
-        return orders
+    _audit = audit  # under the lock, as an event
 
     def _do(self, jobs: deque[Job]) -> None:
         interrupt: BaseException | None = None
         while jobs:
             try:
+                self._onlookers.open()
                 jobs.popleft()()
             except BaseException as failure:
                 interrupt = interrupt or failure  # a job left undone would be a slot lost: first the rest
-        if self._ledger.closed and not self._ledger.entries:
-            self._drained.open()
+        self._onlookers.open()
         if interrupt is not None:
             try:
                 raise interrupt
             finally:
                 interrupt = None  # or it and this frame would keep each other, and all our callers' frames, alive
 
-    def _take_orders(self, orders: Orders, jobs: deque[Job]) -> None:
+    def _take_orders(self, orders: Orders, jobs: deque[Job], apart: bool = False) -> None:
         """Under the lock: read the mail, wake whom it concerns, and note what is to be done outside."""
-        mail = self._read_mailbox(orders)
+        mail = read_mailbox(self, orders)
         for ticket in orders.wake:
             assert isinstance(ticket, Waiter)
             if ticket.step is not WAIT:
@@ -274,7 +273,10 @@ class ConnectionPool(Generic[C]):
         # first what others do: it must not wait for our slow closes
         jobs.extendleft(functools.partial(background.order_open, errand(entry)) for entry in orders.open)
         jobs.extendleft(functools.partial(background.order_ask, errand(entry)) for entry in orders.ask)
-        jobs.extend(functools.partial(self._close_one, errand(entry), jobs) for entry in orders.close)
+        if apart and self._config.background:
+            jobs.extendleft(functools.partial(background.order_close, errand(entry)) for entry in orders.close)
+        else:
+            jobs.extend(functools.partial(self._close_one, errand(entry), jobs) for entry in orders.close)
         jobs.extend(functools.partial(tell, self, report) for report in orders.reports)
         jobs.extend(mail)
 
@@ -430,20 +432,6 @@ class ConnectionPool(Generic[C]):
     def _warn_ended(self) -> None:
         warnings.warn(f"pool {self.name!r}: this lease was given back already; ignored", RuntimeWarning, stacklevel=4)
 
-    def _read_mailbox(self, orders: Orders) -> list[Job]:
-        """Under the lock: what finalisers left. A lost lease's connection is closed: nobody knows who still uses it."""
-        jobs: list[Job] = []
-        notes = self._mailbox.notes
-        while notes:
-            note = notes.popleft()
-            if isinstance(note, Claim):
-                if note.entry.state is LEASED:
-                    note.entry.kept = math.nan  # its thread has ended, and we answer for it now
-                    jobs.append(functools.partial(self._checkin_slowly, Errand(note)))
-            elif note.state is not IDLE and note.state is not GONE and not held(note) and note not in orders.close:
-                orders.add(self._ledger.lost(note, self._now()))
-        return jobs
-
     # --- Telling ----------------------------------------------------------------------------------------------------
 
     def stats(self) -> Snapshot:
@@ -472,23 +460,41 @@ class ConnectionPool(Generic[C]):
     def close(self, timeout: float = 5.0) -> None:
         """Refuse newcomers and waiters, close what is idle, and wait up to ``timeout`` seconds for what is lent.
 
-        What comes back later is closed then. A second close does nothing.
+        Then it is cut, with ``timeout=0`` at once: the call that runs on it fails, at the server too, later ones raise
+        LeaseExpired. What this thread itself holds is closed when it comes back. A server's slow goodbye costs at most
+        ``check_timeout``. A second close does nothing, and does not wait for the first.
         """
-        with self._lock:
-            if self._ledger.closed:
-                return
-            mine = self._here.__dict__.get("holder")
-        release_name(self.name, self)
-        self._tell(self._ledger.close)
-        self._tell(self._audit)
-        self._observers.close()
-        deadline = self._now() + timeout
-        while self._ledger.entries and self._now() < deadline:
-            with self._lock:
-                if mine is not None and all(e.state is LEASED and e.holder is mine for e in self._ledger.entries):
-                    return  # only this thread could give them back
-            self._drained.sleep(self._clock, deadline)
-            self._tell(self._ledger.tick)
+        shut_down(self, timeout)
+
+    def pause(self, timeout: float = 5.0) -> bool:
+        """As PgBouncer's PAUSE: lend nothing until ``resume``. Idle connections are closed, lent ones when they come
+        back; borrowers wait in line, each for no longer than his own timeout.
+
+        True: nothing is connected any more. False: after ``timeout`` seconds something is; the pool stays paused all
+        the same, and ``pause`` again goes on waiting.
+        """
+        return pause(self, timeout)
+
+    def resume(self) -> None:
+        """Lend again, to those in line first. Of a pool that is not paused: nothing."""
+        resume(self)
+
+    def reconfigure(self, **changes: Any) -> list[str]:
+        """Other options from now on, all of them or, with an error, none. What was done, a sentence for each change.
+
+        TypeError for an unknown name, ValueError for an impossible value and for an option that needs a new pool.
+        """
+        return reconfigure(self, changes)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until ``min_size`` connections are there, and at least one. ConnectFailed at once if the pool's first connect
+        fails, PoolUnavailable when the database is out of reach, PoolTimeout after ``timeout`` seconds."""
+        wait_until_ready(self, timeout, getframe(1))
+
+    def check(self, timeout: float | None = None) -> Checked:
+        """Ask each idle connection, one after the other, whether it is alive; what is dead is replaced.
+        At most ``timeout`` seconds for all, None is the pool's, and ``check_timeout`` for each."""
+        return check_idle(self, timeout)
 
     @property
     def closed(self) -> bool:
@@ -512,7 +518,8 @@ class ConnectionPool(Generic[C]):
 
     def __repr__(self) -> str:
         c = self._ledger.counts()
-        state = "closed" if self._ledger.closed else f"{c.in_use} in use, {c.idle} idle of {c.max_size:g}"
+        paused = "paused, " if self._ledger.paused else ""
+        state = "closed" if self._ledger.closed else f"{paused}{c.in_use} in use, {c.idle} idle of {c.max_size:g}"
         return f"<{type(self).__name__} {self.name!r} {state}, {c.waiting} waiting>"
 
     # --- Threads and processes --------------------------------------------------------------------------------------
@@ -560,11 +567,7 @@ class ConnectionPool(Generic[C]):
 
     def _after_fork_in_child(self) -> None:
         """Forget what the parent has; leases of the parent become stale, and the child connects for itself."""
-        for entry in list(self._ledger.entries):
-            entry.state, entry.generation = GONE, -1  # of no generation that lives: a stale checkin gives nothing back
-            if entry.connection is not None:
-                fork.bury(entry.connection, entry.socket[0] if entry.socket else None)
-            entry.connection = None
-        was_closed = self._ledger.closed
+        before = self._ledger
+        fork.forget(before.entries)
         self._start_afresh()
-        self._ledger.closed = was_closed
+        self._ledger.closed, self._ledger.paused = before.closed, before.paused

@@ -66,6 +66,15 @@ def unavailable_message(snapshot: Snapshot, grace: float, names: Mapping[str, st
     return _message(begin, snapshot, 0, [_DATABASE_UP, come_again])
 
 
+def not_ready_message(snapshot: Snapshot, waited: float, ready: int, wanted: int) -> str:
+    return (
+        f"pool {snapshot.name!r}: {ready} of min_size={wanted:g} connections are there after {waited:.2f} s. "
+        f"{_reason(snapshot)}. {_counts(snapshot)}.\n"
+        "  1. Make sure that the database lets so many in, and answers quickly.\n"
+        "  2. Give wait() a longer timeout, or lower min_size."
+    )
+
+
 def connect_failed_message(name: str, cause: BaseException) -> str:
     return (
         f"pool {name!r}: could not connect to the database ({type(cause).__name__}, the cause above). "

@@ -39,6 +39,7 @@ def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool =
             name=pool.name,
             counts=ledger.counts(),
             closed=ledger.closed,
+            paused=ledger.paused,
             checkouts=ledger.checkouts,
             timeouts=pool._timeouts,
             refused=pool._refused,

@@ -42,19 +42,29 @@ class Upkeep(Generic[C]):
         self.limits: Limits[C] = Limits(config, clock)
         self._limited, self._stopped, self.cut = self.limits.limited, self.limits.stopped, self.limits.cut
         self.hooks: Hooks[C] = Hooks(config, clock, self.limits, tell)
+        # cut a close short after ``check_timeout``: the pool closes, and somebody waits for it
+        self.limits_closes = False
         self.adopt(driver)
 
     def adopt(self, driver: Driver[C]) -> None:
         """Work with this driver from now on. ValueError: it cannot do what an option asks of it."""
-        config = self._config
-        session = possible(driver, config, self._clock, self.hooks)
-        self._dooming: frozenset[object] = frozenset(config.disconnect_on or ())
-        if config.disconnect_on is None and not config.read_only:
-            self._dooming = driver.read_only_codes
-        self.driver, self._session = driver, session
-        self.hooks.driver = self.limits.driver = driver
-        self.settled = driver.settled if config.on_checkin is None else _never
-        self.peek = driver.peek if driver.peeks else None
+        config = None
+        while config is not self._config:  # others may be set meanwhile
+            config = self._config
+            session = possible(driver, config, self._clock, self.hooks)
+            self._dooming: frozenset[object] = frozenset(config.disconnect_on or ())
+            if config.disconnect_on is None and not config.read_only:
+                self._dooming = driver.read_only_codes
+            self.driver, self._session = driver, session
+            self.hooks.driver = self.limits.driver = driver
+            self.settled = driver.settled if config.on_checkin is None else _never
+            self.peek = driver.peek if driver.peeks else None
+
+    def follow(self, config: PoolConfig) -> None:
+        """Go by these settings from now on. ValueError, and nothing has changed: the driver cannot do what one asks."""
+        possible(self.driver, config, self._clock, self.hooks)
+        self._config = self.limits.config = self.hooks.config = config
+        self.adopt(self.driver)
 
     def outage(self) -> Outage:
         """Shared with all pools of the same server."""
@@ -126,13 +136,14 @@ class Upkeep(Generic[C]):
             if not entry.expired_after:
                 entry.connection = None
             return None  # it closes with its borrower's block, or with the last reference to it
-        # from here on it counts as closed: whoever is interrupted now, nobody closes it a second time
-        connection, entry.connection = entry.connection, None
-        try:
-            if connection is not None:
-                self.driver.close(connection)
-        except Exception as error:
-            return error
+        with self._limited(entry.socket) if self.limits_closes else contextlib.nullcontext():
+            # from here on it counts as closed: whoever is interrupted now, nobody closes it a second time
+            connection, entry.connection = entry.connection, None
+            try:
+                if connection is not None:
+                    self.driver.close(connection)
+            except Exception as error:
+                return error
         return None
 
     def close_after_use(self, entry: Entry) -> None:

@@ -6,13 +6,14 @@ patches the module's attributes, and a lock bound before that blocks the whole h
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from threadpool_db.core.line import Ticket
@@ -98,6 +99,32 @@ class Gate:
 
     def sleep(self, clock: Clock, until: float) -> None:
         clock.wait(self._gate, until)
+
+
+class Onlookers:
+    """Threads that wait for the pool itself to change, to close or to be ready, each at a gate of its own.
+
+    Whoever comes looks before he sleeps: what changes between the two has opened his gate.
+    """
+
+    __slots__ = ("_gates",)
+
+    def __init__(self) -> None:
+        self._gates: list[Gate] = []
+
+    def open(self) -> None:
+        """Safe anywhere, in a finaliser too."""
+        for gate in tuple(self._gates):
+            gate.open()
+
+    @contextlib.contextmanager
+    def one(self, clock: Clock) -> Iterator[Gate]:
+        gate = Gate(clock)
+        self._gates.append(gate)
+        try:
+            yield gate
+        finally:
+            self._gates.remove(gate)
 
 
 class Waiter(Ticket):

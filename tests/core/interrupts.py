@@ -199,6 +199,8 @@ class Shell:
             ended = entry is self.subject and self.name in ("closed one", "detach")
             if entry.word == "gone" and entry.connection and not ended:
                 raise Broken("closed once", "gone, and nobody closed it")
+        if ledger.paused and ledger.idle:
+            raise Broken("paused", "one is on the shelf")
         ranks = [ledger.rank(entry) for entry in ledger.idle]
         if ranks != sorted(ranks):
             raise Broken("shelf in order", f"{ranks}")
@@ -227,6 +229,7 @@ class Shell:
         if ledger.line:
             room = len(ledger.entries) < rules.max_size and ledger.opening < rules.max_connecting
             served = rules.background and ledger.opening >= len(ledger.line)
+            room = room and not ledger.paused
             if ledger.idle or (room and self.now >= ledger.retry_at(self.now) and not served):
                 raise Broken("no needless waiting", f"{ledger!r}")
         right = self.world.core.due.next_due(ledger, self.now)

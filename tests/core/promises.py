@@ -2,7 +2,9 @@
 
 Each has a name, which a broken one reports:
 
-capacity            never more connections than ``max_size``, those being opened and closed included
+capacity            never more connections than ``max_size``, those being opened and closed included; when it is lowered
+                    no more than there are, and none of them idle
+paused              nothing is lent, idle or about to be opened, and nobody is refused for it
 connect limit       at most ``max_connecting`` connects at once
 connects wanted     none is ordered but for somebody who waits, or to keep ready what should be
 backoff             after a failed connect none is told to open before the delay is over, and nothing opened in advance
@@ -110,7 +112,7 @@ def after_event(world: World, name: str, before: Before, done: Done) -> None:
     holders(world)
     closings(world, name, before, done)
     short_ways(world, name, before, done)
-    limits(world)
+    limits(world, before)
     connects(world, done)
     questions(world, before, done)
     line(world, name, before, done)
@@ -215,10 +217,23 @@ def may_close(world: World, name: str, before: Before, done: Done, entry: Any) -
         return True
     if entry in before.idle:
         silent = world.now - entry.answered >= setting.ping_after
-        return name in ("clear", "recycle", "close") or (name.startswith("dead") and silent)
+        if name == "shrink":
+            return beyond(world, before, done, entry)
+        return name in ("clear", "recycle", "close", "pause") or (name.startswith("dead") and silent)
     if entry is not done.entry:
         return False
-    return before.wanted_first or (not before.line and before.live > world.setting.base)
+    if world.paused or before.live > world.max_size:
+        return True
+    if name == "opened":
+        return False  # for him
+    return before.wanted_first or (not before.line and before.live > world.base)
+
+
+def beyond(world: World, before: Before, done: Done, entry: Any) -> bool:
+    """``max_size`` was lowered: the coldest go, and no more of them than there are too many."""
+    many = len(done.orders.close)
+    colder = sum(other.answered < entry.answered for other in before.idle)
+    return many <= before.live - world.max_size and colder < many
 
 
 def short_ways(world: World, name: str, before: Before, done: Done) -> None:
@@ -229,16 +244,18 @@ def short_ways(world: World, name: str, before: Before, done: Done) -> None:
         if now - entry.answered < min(setting.ping_after, setting.max_idle) and not world.worn(entry):
             raise Broken("short ways", "one is idle and fresh, and was not taken")
     if name == "give" and done.orders is not None and not before.line:
-        ruled = setting.shared or setting.max_uses < math.inf or before.total > setting.base
+        ruled = world.paused or setting.shared or setting.max_uses < math.inf or before.total > world.base
         entry, heard_of = done.entry, any(report.kind == "returned" for report in done.orders.reports)
         if not (ruled or heard_of or entry.stale or world.worn(entry) or now >= before.due):
             raise Broken("short ways", "a good one was not taken back")
 
 
-def limits(world: World) -> None:
-    setting = world.setting
-    if len(world.entries) > setting.max_size:
-        raise Broken("capacity", f"{len(world.entries)} connections")
+def limits(world: World, before: Before) -> None:
+    setting, total = world.setting, len(world.entries)
+    if total > world.max_size and (total > before.total or (world.live > world.max_size and world.ledger.idle)):
+        raise Broken("capacity", f"{total} connections, {before.total} before")
+    if world.paused and (world.ledger.idle or world.opening > before.opening):
+        raise Broken("paused", "one is idle, or about to be opened")
     if world.opening > setting.max_connecting:
         raise Broken("connect limit", f"more than {setting.max_connecting:g} connects at once")
     if world.shared is not None and world.shared.used != len(world.entries):
@@ -292,7 +309,7 @@ def too_few(world: World, surplus: int, opening: int) -> bool:
         return False
     coming = world.connected + len(world.ledger.line) + surplus
     idle = len(world.ledger.idle) + len(world.asked) + surplus
-    return coming < setting.min_size or (idle < setting.min_idle and coming < setting.base)
+    return coming < setting.min_size or (idle < setting.min_idle and coming < world.base)
 
 
 def questions(world: World, before: Before, done: Done) -> None:
@@ -315,13 +332,14 @@ def questions(world: World, before: Before, done: Done) -> None:
 def spare(world: World, served: int = 0) -> float:
     """So many idle ones need not be kept; ``served``: as it was before so many of them were lent."""
     setting, idle = world.setting, len(world.ledger.idle) + len(world.asked) + served
-    return min(world.connected - setting.smallest, idle - setting.min_idle if setting.min_idle else math.inf)
+    return min(world.connected - world.smallest, idle - setting.min_idle if setting.min_idle else math.inf)
 
 
 def could_open(world: World) -> bool:
     """Would everything but time allow one more?"""
     return (
-        len(world.entries) < world.setting.max_size
+        not world.paused
+        and len(world.entries) < world.max_size
         and world.opening < world.setting.max_connecting
         and (world.shared is None or world.shared.free_one())
     )
@@ -353,6 +371,10 @@ def line(world: World, name: str, before: Before, done: Done) -> None:
             raise Broken("counts", f"opened and lent now, at {now}, and it says at {ticket.entry.taken_at}")
         elif ticket.entry.stale:
             raise Broken("fresh", "opened for a generation that is over, and used")
+        elif world.paused:
+            raise Broken("paused", "opened, and used")
+        elif world.live > world.max_size:
+            raise Broken("capacity", "opened beyond a size that was lowered, and used")
         if ticket.step is not step.OPEN:
             world.lent += 1
             world.waited += now > ticket.since
@@ -388,6 +410,8 @@ def line(world: World, name: str, before: Before, done: Done) -> None:
 def lent(world: World, before: Before, entry: Any, how: Any) -> None:
     """A connection, or an empty slot, was granted."""
     setting, step = world.setting, world.step
+    if world.paused:
+        raise Broken("paused", "something was granted")
     if how is step.OPEN:
         if world.now < world.retry_at:
             raise Broken("backoff", f"told to open at {world.now}, before {world.retry_at}")
@@ -411,7 +435,13 @@ def refusals(world: World, name: str, before: Before, done: Done) -> None:
     ordered = world.opening if setting.background else 0
     # a connect failed that nobody retries, and there are too few for those in line
     left = before.opening - 1
-    abandoned = name in FAILURES and setting.background and setting.backoff is None and len(before.line) > left
+    abandoned = (
+        name in FAILURES
+        and not world.paused
+        and setting.background
+        and setting.backoff is None
+        and len(before.line) > left
+    )
     for caller in world.callers:
         ticket = caller.ticket
         if ticket is None or ticket.step is not step.REFUSED:
@@ -427,7 +457,7 @@ def refusals(world: World, name: str, before: Before, done: Done) -> None:
         elif why == "connect failed":
             his = (ticket in before.line[:1] and abandoned) if setting.background else own
             right = his if setting.backoff is None else not world.ever_connected
-            right = right and name in FAILURES and ticket.cause is not None
+            right = right and name in FAILURES and ticket.cause is not None and (own or not world.paused)
             abandoned = False
         else:
             right = own and name in ("leave", "snatch", "failed, gone")
@@ -446,7 +476,8 @@ def refusals(world: World, name: str, before: Before, done: Done) -> None:
         raise Broken("no needless waiting", "got nothing though one was idle and fresh")
     if abandoned:
         raise Broken("refusals", "a connect failed that nobody retries, and nobody was told")
-    if name in FAILURES and setting.backoff is not None and not world.ever_connected and ledger.line:
+    hopeless = name in FAILURES and setting.backoff is not None and not world.ever_connected and not world.paused
+    if hopeless and ledger.line:
         raise Broken("refusals", "the pool never connected, and somebody still waits")
     if world.shut and (ledger.line or ledger.idle or any(e.word == "opening" for e in ledger.entries if not e.stale)):
         raise Broken("closed", "somebody waits, or something is idle or about to be")
@@ -465,9 +496,9 @@ def shelf(world: World, name: str, before: Before, done: Done) -> None:
         if entry is done.entry and before.wanted_first:
             raise Broken("permits", "kept, though another pool has waited longer")
     kept = world.connected if setting.background else world.live
-    if ledger.idle and kept > setting.base:
-        raise Broken("not kept", f"{kept} are kept, {setting.base:g} may be while nobody waits")
-    if ledger.idle and name in ("clear", "recycle", "close"):
+    if ledger.idle and kept > world.base:
+        raise Broken("not kept", f"{kept} are kept, {world.base:g} may be while nobody waits")
+    if ledger.idle and name in ("clear", "recycle", "close", "pause"):
         raise Broken("not kept", "one is idle still")
     answered = [entry.answered for entry in ledger.idle]
     if answered != sorted(answered, reverse=setting.order == "fifo"):
@@ -520,7 +551,7 @@ def numbers(world: World) -> None:
     ledger = world.ledger
     states = [entry.word for entry in world.entries]
     right = (
-        world.setting.max_size,
+        world.max_size,
         states.count("idle"),
         states.count("leased"),
         states.count("opening"),

@@ -42,6 +42,8 @@ class Setting:
     keeps: bool = False  # borrowers keep what they have between two uses
     punctual: bool = True  # the keeper ticks before time goes on, and when nothing is due he does not
     recycles_within: bool = False
+    pauses: bool = False  # and resumes
+    resizes: bool = False  # to one connection fewer, and back
     leave_out: frozenset[str] = frozenset()
 
     @property
@@ -54,16 +56,6 @@ class Setting:
     def held_for(self) -> float:
         """After this many steps nothing more is to be said of one use; 0: nothing ever is."""
         return max((x for x in (self.max_lease, self.leak_after, 2 * self.inactive_after) if x < math.inf), default=0)
-
-    @property
-    def smallest(self) -> float:
-        """Idle ones past ``max_idle`` are closed down to this many."""
-        return self.max_size if self.sizing == "Fixed()" else self.min_size
-
-    @property
-    def base(self) -> float:
-        """No more than this many are kept when nobody waits."""
-        return self.max_size - 1 if self.sizing == "Overflow(1)" else self.max_size
 
     @property
     def timed(self) -> bool:

@@ -28,6 +28,7 @@ SMALL = [
     Setting("three old places", callers=3, max_size=3, max_connecting=3, leave_out=TO_OLD_PLACES | {"opened too late"}),
     Setting("background", callers=2, max_size=1, leave_out=frozenset({"clear", "detach"}), **BACK),
     Setting("background, kept alive", callers=1, max_size=1, min_idle=1, keepalive=1, leave_out=ENDS, **BACK),
+    Setting("one slot, paused", callers=2, max_size=1, pauses=True, leave_out=RARE | {"dead, gone", "failed, gone"}),
     Setting("background, a deadline", callers=1, max_size=1, max_lease=2, leak_after=1, leave_out=RARE, **BACK),
 ]
 
@@ -84,6 +85,10 @@ MUTANTS = [
     Mutant(
         "nobody counts anew", "counts",
         "    _count_anew(ledger)\n", "",
+    ),
+    Mutant(
+        "a pause that was not carried out is not missed", "paused",
+        "    if ledger.paused and ledger.idle:\n", "    if False:\n", "one slot, paused",
     ),
     Mutant(
         "what is nobody's stays so", "one holder",

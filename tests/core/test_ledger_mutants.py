@@ -16,7 +16,7 @@ from tests.core.walk import Edit, NotFound, load, walk
 
 WORLDS = {setting.name: setting for setting in SETTINGS}
 LEDGER, LINE, FRESHNESS, SIZING, DUE = "ledger", "line", "freshness", "sizing", "due"
-HOLDING, ENTRY = "holding", "entry"
+HOLDING, ENTRY, STEERING = "holding", "entry", "steering"
 
 
 class Mutant(NamedTuple):
@@ -179,8 +179,8 @@ MUTANTS = [
     ),
     Mutant(
         "a connect that recycle overtook is used", "fresh", LEDGER,
-        "        if entry.generation != self.generation:\n            self.let_go(entry, orders)\n",
-        "        if False:\n            self.let_go(entry, orders)\n",
+        "        if entry.generation != self.generation or self._is_unwanted:\n",
+        "        if self._is_unwanted:\n",
     ),
     Mutant(
         "recycle spares the idle ones", "not kept", LEDGER,
@@ -574,7 +574,7 @@ MUTANTS = [
     ),
     Mutant(
         "all are asked at once", "asked in time", DUE,
-        "len(ledger.asking) == ASKED_AT_ONCE or ", "", "kept alive",
+        "len(ledger.asking) >= ASKED_AT_ONCE or ", "", "kept alive",
     ),
     Mutant(
         "the warmest is asked first", "asked in time", DUE,
@@ -749,6 +749,86 @@ MUTANTS = [
     Mutant(
         "silence is never asked about", "on time", DUE,
         "seconds >= holding.inactive_after and", "False and", "questions",
+    ),
+    # --- an operator: paused
+    Mutant(
+        "a pause keeps what is idle", "paused", STEERING,
+        "    ledger.hope()\n    ledger._let_all_idle_go(orders)\n", "    ledger.hope()\n", "paused",
+    ),
+    Mutant(
+        "a pause opens all the same", "paused", LEDGER,
+        "        if self.paused:\n            return False\n", "", "paused",
+    ),
+    Mutant(
+        "what comes back in a pause is kept", "paused", LEDGER,
+        "return self.paused or len(self.entries)", "return len(self.entries)", "paused",
+    ),
+    Mutant(
+        "what comes back the short way in a pause is kept", "paused", STEERING,
+        "    ledger.paused = True\n    ledger.weigh()\n", "    ledger.paused = True\n", "paused",
+    ),
+    Mutant(
+        "whether it is paused weighs nothing", "paused", LEDGER,
+        "self._easy = not self.paused and (", "self._easy = (", "paused",
+    ),
+    Mutant(
+        "what was opened in a pause is used", "paused", LEDGER,
+        "        if entry.generation != self.generation or self._is_unwanted:\n",
+        "        if entry.generation != self.generation:\n", "paused",
+    ),
+    Mutant(
+        "after a pause nothing goes the short way", "short ways", STEERING,
+        "    ledger.paused = False\n    ledger.weigh()\n", "    ledger.paused = False\n", "paused",
+    ),
+    Mutant(
+        "after a pause nobody is served", "no needless waiting", LEDGER,
+        "        resume(self)\n        self._settle(now, orders)\n", "        resume(self)\n", "paused",
+    ),
+    Mutant(
+        "a connect that fails in a pause begins an outage", "refusals", LEDGER,
+        "        if self.paused:  # the server may have been stopped for it: that begins no outage\n",
+        "        if False:\n", "paused, background",
+    ),
+    Mutant(
+        "an outage goes on in a pause", "counts", STEERING,
+        "    ledger.hope()\n", "", "paused, backoff",
+    ),
+    # --- and resized
+    Mutant(
+        "a smaller pool keeps all that are idle", "capacity", STEERING,
+        "            surplus -= 1\n            ledger.idle.remove(entry)\n            ledger.let_go(entry, orders)\n",
+        "            break\n", "resized",
+    ),
+    Mutant(
+        "a smaller pool closes all that are idle", "closed for a reason", STEERING,
+        "            surplus -= 1\n", "", "resized",
+    ),
+    Mutant(
+        "a smaller pool closes the warmest", "closed for a reason", STEERING,
+        "key=lambda entry: entry.last_used):  # coldest", "key=lambda entry: -entry.last_used):  # coldest",
+        "resized, silence",
+    ),
+    Mutant(
+        "a smaller pool counts those on their way out", "closed for a reason", STEERING,
+        "len(ledger.entries) - ledger.closing - rules.max_size", "len(ledger.entries) - rules.max_size", "resized",
+    ),
+    Mutant(
+        "one beyond the new size is kept when it comes back", "capacity", LEDGER,
+        "return self.paused or len(self.entries) - self.closing > self.rules.max_size", "return self.paused", "resized",
+    ),
+    Mutant(
+        "the first to come back is closed for those on their way out", "closed for a reason", LEDGER,
+        "return self.paused or len(self.entries) - self.closing > ", "return self.paused or len(self.entries) > ",
+        "resized",
+    ),
+    Mutant(
+        "the short way back goes by the old size", "capacity", STEERING,
+        "    ledger.adopt(rules)\n", "    ledger.rules = rules\n", "resized",
+    ),
+    Mutant(
+        "a pool of another size serves nobody", "retired in time", LEDGER,
+        "        reconfigure(self, rules, overload, renew, now, orders)\n        self._settle(now, orders)\n",
+        "        reconfigure(self, rules, overload, renew, now, orders)\n", "resized",
     ),
 ]  # fmt: skip
 

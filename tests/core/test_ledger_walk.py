@@ -61,6 +61,24 @@ SETTINGS = [
     Setting("out of reach, one slot", callers=2, max_size=1, leave_out=NO_ENDS - {"close"}, **OUT, **BACK),
     Setting("out of reach, patient", callers=2, max_size=1, leave_out=NO_ENDS, **OUT | {"grace": 2}, **BACK),
     Setting("out of reach, one kept", callers=2, max_connecting=1, min_size=1, leave_out=NO_ENDS, **OUT, **BACK),
+    # with an operator
+    Setting("paused", callers=3, pauses=True, leave_out=NOT_HERE),
+    Setting("paused, backoff", callers=2, pauses=True, backoff=SLOWLY, leave_out=NO_ENDS),
+    Setting("paused, background", callers=2, pauses=True, **OUT, leave_out=NO_ENDS, **BACK),
+    Setting(
+        "paused, kept ready",
+        callers=2,
+        max_connecting=1,
+        pauses=True,
+        min_size=1,
+        keepalive=1,
+        leave_out=NO_ENDS,
+        **BACK,
+    ),
+    Setting("resized", callers=3, resizes=True, leave_out=NOT_HERE),
+    Setting("resized, silence", callers=2, resizes=True, ping_after=2, leave_out=NO_ENDS),
+    Setting("resized, background", callers=3, resizes=True, leave_out=NO_ENDS, **BACK),
+    Setting("resized, paused, kept ready", callers=2, resizes=True, pauses=True, min_size=1, leave_out=NO_ENDS, **BACK),
     Setting("background, a shared budget", callers=2, shared=True, min_idle=1, leave_out=NO_ENDS, **BACK),
 ]
 

@@ -7,13 +7,15 @@ closed any time later. In a background world connects are ordered, too, and end 
 or when they were given up; so do questions; and a keeper ticks whenever something is due, before time goes on, and
 never else. That keeper audits each time, as the pool's does, and as long as nobody is interrupted that is a tick and no
 more. Where leases have a limit, borrowers may keep theirs between two uses, and whoever's was taken away finds out any
-time later; the pool does not tell the ledger of it then. Beside the ledger the world keeps a few facts of its own (the
+time later; the pool does not tell the ledger of it then. An operator may pause the ledger and resume it, and lower its
+``max_size`` by one and raise it again. Beside the ledger the world keeps a few facts of its own (the
 shadow), for the promises to compare: when a connection really answered last, whether it is of an old generation, who
 has been lent how many.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -77,7 +79,8 @@ class World:
         self.connecting: list[Any] = []  # ordered opened, and the connect has not ended yet
         self.asked: list[Any] = []  # ordered asked, and there is no answer yet
         self.ever_connected = False
-        self.shut = self.failing = False
+        self.shut = self.failing = self.paused = False
+        self.max_size = setting.max_size  # as it is now
         self.delay: float | None = None
         self.retry_at = self.fill_at = -math.inf
         self.failing_since = math.inf
@@ -142,6 +145,10 @@ class World:
             yield from (("recycle", -1), ("clear", -1), ("close", -1))
             if self.setting.recycles_within:
                 yield "recycle within", -1
+            if self.setting.pauses:
+                yield ("resume" if self.paused else "pause"), -1
+            if self.setting.resizes:
+                yield ("shrink" if self.max_size == self.setting.max_size else "grow"), -1
         if self.setting.timed:
             due, sloppy = self.ledger.due <= self.now, not (self.setting.background and self.setting.punctual)
             if due or sloppy:
@@ -253,7 +260,7 @@ class World:
             self.opened += 1
             self._answers_at_last(entry)
             if name == "opened":
-                return Done(ticket, orders=ledger.opened(entry, now, ticket))
+                return Done(ticket, entry, orders=ledger.opened(entry, now, ticket))
             return Done(ticket, entry, orders=self._go(who, ledger.opened(entry, now)))
         if name in ("failed", "failed, gone"):
             self._failed()
@@ -276,6 +283,17 @@ class World:
             return Done(orders=ledger.recycle(now, within=2))
         if name == "clear":
             return Done(orders=ledger.clear(now))
+        if name == "pause":
+            self.paused, self.failing, self.delay = True, False, None
+            self.retry_at = self.fill_at = -math.inf
+            self.failing_since, self.probing = math.inf, False
+            return Done(orders=ledger.pause(now))
+        if name == "resume":
+            self.paused = False
+            return Done(orders=ledger.resume(now))
+        if name in ("shrink", "grow"):
+            self.max_size += 1 if name == "grow" else -1
+            return Done(orders=ledger.reconfigure(dataclasses.replace(ledger.rules, max_size=self.max_size), now))
         assert self.shared is not None
         if name == "outsider takes":
             if self.shared.free_one():
@@ -343,6 +361,8 @@ class World:
 
     def _failed(self) -> None:
         self.failures += 1
+        if self.paused:
+            return
         self.failing = True
         self.failing_since = min(self.failing_since, self.now)
         shortest, longest = self.setting.backoff or (0, 0)
@@ -357,6 +377,16 @@ class World:
     def unavailable(self) -> bool:
         """Nobody should have to wait."""
         return self.now >= self.failing_since + self.setting.grace and not self.connected
+
+    @property
+    def base(self) -> float:
+        """No more than this many are kept when nobody waits."""
+        return self.max_size - 1 if self.setting.sizing == "Overflow(1)" else self.max_size
+
+    @property
+    def smallest(self) -> float:
+        """Idle ones past ``max_idle`` are closed down to this many."""
+        return self.max_size if self.setting.sizing == "Fixed()" else self.setting.min_size
 
     @property
     def live(self) -> int:
@@ -506,6 +536,7 @@ class World:
             len(self.closing),
             tuple(sorted(map(self.look, self.connecting))),
             tuple(sorted(map(self.look, self.asked))),
+            (self.paused, ledger.paused, self.max_size, ledger.rules.max_size, ledger._easy),
             (ledger.closed, ledger.connected_once, max(0, ledger._retry_at - now), max(0, ledger.fill_at - now)),
             (self.ever_connected, max(0, self.retry_at - now), max(0, self.fill_at - now), max(0, ledger.due - now)),
             self.delay and (self.delay, ledger._delay),

@@ -33,7 +33,19 @@ from threadpool_db.config import PoolConfig
 
 PACKAGE = "threadpool_db"
 FOLDER = Path(__file__).resolve().parents[2] / PACKAGE
-ROOMS = ("core.outage", "core.ledger", "waiting", "lease", "keeper", "upkeep", "borrowing", "background", "pool")
+ROOMS = (
+    "core.outage",
+    "core.ledger",
+    "waiting",
+    "lease",
+    "keeper",
+    "upkeep",
+    "borrowing",
+    "background",
+    "aftermath",
+    "live",
+    "pool",
+)
 
 
 def path_of(room: str) -> Path:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tests.core.walk import Edit
 
-POOL, BORROWING, WAITING, LEASE = "pool", "borrowing", "waiting", "lease"
+POOL, BORROWING, WAITING, LEASE, AFTERMATH = "pool", "borrowing", "waiting", "lease", "aftermath"
 
 
 class Mutant(NamedTuple):
@@ -71,8 +71,8 @@ MUTANTS = [
     ),
     Mutant(
         "a drained pool tells nobody", "no lost wake-up", "closed while they work", POOL,
-        "            self._drained.open()\n",
-        "            pass\n",
+        "        self._onlookers.open()\n        if interrupt",
+        "        if interrupt",
     ),
     # --- who waits, and how long
     Mutant(
@@ -151,6 +151,7 @@ MUTANTS = [
         "        interrupt: BaseException | None = None\n"
         "        while jobs:\n"
         "            try:\n"
+        "                self._onlookers.open()\n"
         "                jobs.popleft()()\n"
         "            except BaseException as failure:\n"
         "                interrupt = interrupt or failure  # a job left undone would be a slot lost: first the rest\n",
@@ -174,9 +175,9 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "a lost lease is read only by its looks", "nothing lost", "a lease is dropped", POOL,
-        "            elif note.state is not IDLE and note.state is not GONE and not held(note)",
-        "            elif note.claim",
+        "a lost lease is read only by its looks", "nothing lost", "a lease is dropped", AFTERMATH,
+        "        elif note.state is not IDLE and note.state is not GONE and not held(note)",
+        "        elif note.claim",
     ),
     Mutant(
         "a claim goes without a word", "nothing lost", "a thread ends with its lease", LEASE,

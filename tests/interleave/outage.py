@@ -175,12 +175,12 @@ class Watch:
         self._failed_at = now
 
     def _take_orders(self, take: Any) -> Any:
-        def listening(orders: Any, jobs: Any) -> None:
+        def listening(orders: Any, *rest: Any) -> None:
             refused = [ticket for ticket in orders.wake if ticket.refusal is Refusal.UNAVAILABLE]
             if refused and not self.out_of_reach():
                 self._fail("refused for a reason", f"{refused}, failing since {self._failing_since:g}")
             self._owed = self._owed or bool(refused)
-            take(orders, jobs)
+            take(orders, *rest)
 
         return listening
 

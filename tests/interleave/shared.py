@@ -105,8 +105,8 @@ def share(w: World, permits: int) -> tuple[World, World]:
             self._ledger.weigh()
             cap.pools.append(self)
 
-        def _take_orders(self, orders: Any, jobs: Any) -> None:
-            super()._take_orders(orders, jobs)
+        def _take_orders(self, orders: Any, jobs: Any, apart: bool = False) -> None:
+            super()._take_orders(orders, jobs, apart)
             cap.look(jobs)
 
     one, two = (type(w)(w.s, w.shell, w.config, Sharing) for _ in range(2))

@@ -41,7 +41,15 @@ from threadpool_db.core.line import OPEN as CONNECT
 from threadpool_db.core.line import PING, USE, WAIT
 from threadpool_db.core.outage import RAMP
 from threadpool_db.drivers.base import IDLE, OPEN, Driver, TransactionState
-from threadpool_db.errors import ConnectFailed, PoolClosed, PoolMisuse, PoolOverloaded, PoolTimeout, PoolUnavailable
+from threadpool_db.errors import (
+    ConnectFailed,
+    LeaseExpired,
+    PoolClosed,
+    PoolMisuse,
+    PoolOverloaded,
+    PoolTimeout,
+    PoolUnavailable,
+)
 
 REFUSALS: dict[type[BaseException], str] = {
     PoolTimeout: "timeout",
@@ -319,7 +327,14 @@ class World:
             lease = self.borrow(timeout)
             if lease is None:
                 continue
-            self.use(lease, seconds, end)
+            try:
+                self.use(lease, seconds, end)
+            except (OSError, LeaseExpired):
+                if not (self.pool.closed and lease.expired):
+                    raise
+                self.outcomes["expired"] += 1  # whoever closes has waited for long enough
+                lease.checkin()
+                continue
             if end == "drop":
                 lease = None
                 self.s.point("has dropped it")

@@ -43,6 +43,9 @@ def audit(ledger: Ledger, now: float, held: Callable[[Entry], bool], orders: Ord
     if ledger.closed and (ledger.line or ledger.idle):
         ledger.empty(orders)
         ledger.mended += 1
+    if ledger.paused and ledger.idle:
+        ledger._let_all_idle_go(orders)
+        ledger.mended += 1
     # a thread may have read the clock before others did, and come after them: that too makes it late, and is no mistake
     ledger.due = min(ledger.due, next_due(ledger, now))
 

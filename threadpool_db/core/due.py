@@ -82,7 +82,7 @@ def ask(ledger: Ledger, now: float, orders: Orders) -> None:
     """Take those that have been silent for ``keepalive`` off the shelf, a few at a time, and have them asked."""
     ask_at = ledger.rules.freshness.ask_at
     for entry in sorted((entry for entry in ledger.idle if entry.state is IDLE), key=ask_at):
-        if len(ledger.asking) == ASKED_AT_ONCE or now < ask_at(entry):
+        if len(ledger.asking) >= ASKED_AT_ONCE or now < ask_at(entry):
             break
         ledger.idle.remove(entry)
         entry.become(LEASED)

@@ -12,6 +12,7 @@ What it promises, in every state:
 - first come, first served: a newcomer never overtakes, and a borrower whose connection proved dead or whose connect
   failed takes its old place again;
 - whatever is let go of is closed exactly once, a connect that was given up too, when it ends at last;
+- while it is paused nothing is idle, lent or opened, and whoever comes waits;
 - where there is a background, a connect is under way for each who waits and for all that should be kept ready, as soon
   as nothing forbids it; and whoever calls ``tick`` at ``due``, and only then, misses nothing.
 
@@ -42,6 +43,7 @@ from threadpool_db.core.outage import Server
 from threadpool_db.core.overload import MaxWaiting, Overload
 from threadpool_db.core.sizing import Counts, Elastic, Permits, Sizing
 from threadpool_db.core.stats import BOUNDS, Histogram
+from threadpool_db.core.steering import cut_off, pause, reconfigure, resume, shorten_line, take_to_ask
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,11 @@ class Ledger:
         server: Server | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.rules = rules
         self.sizing = sizing or Elastic()
         self.overload = overload or MaxWaiting()
         self.permits = permits
         self.server = server
         self._draw = draw
-        self._fresh = rules.freshness
-        # where some are to be kept ready, each one taken may order another connect: the long way
-        self._carefree = -math.inf if rules.min_idle or not rules.short_ways else rules.freshness.carefree
-        self.unattended = min(rules.freshness.max_idle, rules.freshness.keepalive, rules.holding.patience)
-        self._quiet_below = self.sizing.quiet_below(rules.max_size)
 
         self.entries: set[Entry] = set()  # all that count against max_size
         self.idle: deque[Entry] = deque()  # by last use, the next to go at the right end
@@ -96,7 +92,7 @@ class Ledger:
         self.opening = self.closing = 0
         self.asking: set[Entry] = set()  # lent to the keeper, which asks whether they are alive
         self.generation = 0
-        self.closed = False
+        self.closed = self.paused = False
         self.due = math.inf  # when time alone gives tick something to do, at the latest
 
         self.connected_once = False
@@ -111,6 +107,16 @@ class Ledger:
         self.opened_count = self.closures = self.connect_failures = self.dead_count = 0
         self.mended = 0  # how often an audit found what an interrupt had left
         self.wait_times, self.use_times, self.connect_times = Histogram(), Histogram(), Histogram()
+        self.adopt(rules)
+
+    def adopt(self, rules: Rules) -> None:
+        """Go by these rules from now on, and by all that is derived from them. ``order`` is for life."""
+        self.rules = rules
+        self._fresh = rules.freshness
+        # where some are to be kept ready, each one taken may order another connect: the long way
+        self._carefree = -math.inf if rules.min_idle or not rules.short_ways else rules.freshness.carefree
+        self.unattended = min(rules.freshness.max_idle, rules.freshness.keepalive, rules.holding.patience)
+        self._quiet_below = min(rules.max_size, self.sizing.quiet_below(rules.max_size))
         self.weigh()
 
     # --- The short events -------------------------------------------------------------------------------------------
@@ -254,15 +260,13 @@ class Ledger:
             return orders
         self.opening -= 1
         self.connected_once = True
-        self.connect_error = self._delay = None
-        self._retry_at = self.fill_at = -math.inf
-        self.failing_since, self._probing = math.inf, False
+        self.hope()
         if self.server is not None:
             self.server.connected(now)
         entry.opened_at = entry.last_used = entry.asked_at = now
         entry.expires_at = min(entry.expires_at, self._fresh.expires_at(now, self._draw()))
         self.due = now  # one more changes what may be retired, and is to be looked after
-        if entry.generation != self.generation:
+        if entry.generation != self.generation or self._is_unwanted:
             self.let_go(entry, orders)
             if ticket is not None:
                 self._resume(ticket)
@@ -407,6 +411,41 @@ class Ledger:
         """Of a closed one: nobody waits, nothing is idle."""
         self._refuse(len(self.line), Refusal.CLOSED, None, orders)
         self._let_all_idle_go(orders)
+
+    def cut_off(self, mine: object, now: float) -> Orders:
+        """A closed one waits no longer: what is lent is taken away, but for what ``mine``, a holder, has himself."""
+        orders = Orders()
+        cut_off(self, mine, now, orders)
+        self._settle(now, orders)
+        return orders
+
+    def pause(self, now: float) -> Orders:
+        """Lend and open nothing more: close what is idle now, and the rest when it comes back."""
+        orders = Orders()
+        pause(self, orders)
+        self._settle(now, orders)
+        return orders
+
+    def resume(self, now: float) -> Orders:
+        """Lend again, to those in line first."""
+        orders = Orders()
+        resume(self)
+        self._settle(now, orders)
+        return orders
+
+    def reconfigure(self, rules: Rules, now: float, overload: Overload | None = None, renew: bool = False) -> Orders:
+        """Other rules from now on; with ``renew`` all connections are replaced, as by ``recycle``. Idle ones beyond the
+        new ``max_size`` are closed, coldest first, lent ones when they come back; the line is served, or shortened."""
+        orders = Orders()
+        reconfigure(self, rules, overload, renew, now, orders)
+        self._settle(now, orders)
+        if overload is not None:
+            shorten_line(self, now, orders)
+        return orders
+
+    def take_to_ask(self, entry: Entry, now: float) -> bool:
+        """Off the shelf for a question, if it is there: then ``asked`` must follow."""
+        return take_to_ask(self, entry, now)
 
     def tick(self, now: float) -> Orders:
         """Time has passed: retire, ask, open what had to wait. From ``due`` on there is something to do."""
@@ -556,6 +595,8 @@ class Ledger:
         return min(wanted, 1) if self.unavailable(now) else wanted
 
     def _may_open(self, now: float) -> bool:
+        if self.paused:
+            return False
         if len(self.entries) >= self.rules.max_size or self.opening >= self.rules.max_connecting:
             return False
         if now < self._retry_at or not self.sizing.may_open(self.counts(), now):
@@ -612,6 +653,8 @@ class Ledger:
         head = self.line.head
         if entry.generation != self.generation or self._fresh.worn(entry, now):
             self.let_go(entry, orders)
+        elif self._is_unwanted:
+            self.let_go(entry, orders)
         elif self.permits is not None and self.permits.wanted(self, now if head is None else head.since):
             self.let_go(entry, orders)
         else:
@@ -623,6 +666,11 @@ class Ledger:
             if many and self.sizing.one_too_many(self.counts(), now):
                 self.idle.remove(entry)
                 self.let_go(entry, orders)
+
+    @property
+    def _is_unwanted(self) -> bool:
+        """Must whatever comes to be had now be closed: in a pause, or beyond a ``max_size`` that was lowered?"""
+        return self.paused or len(self.entries) - self.closing > self.rules.max_size
 
     def rank(self, entry: Entry) -> float:
         """The shelf is sorted by this."""
@@ -652,6 +700,12 @@ class Ledger:
         self.opening -= 1
         self._forget(entry)
 
+    def hope(self) -> None:
+        """Forget that connects have failed."""
+        self.connect_error = self._delay = None
+        self._retry_at = self.fill_at = -math.inf
+        self.failing_since, self._probing = math.inf, False
+
     @property
     def failing(self) -> bool:
         """Has no connect succeeded since one failed?"""
@@ -667,6 +721,9 @@ class Ledger:
         """A pool that has never connected refuses everybody in line at once; one that has tries again after a delay.
         Where nobody retries, one in line goes without: the connect was his, and is not ordered again."""
         self.connect_failures += 1
+        if self.paused:  # the server may have been stopped for it: that begins no outage
+            self._settle(now, orders)
+            return
         self.connect_error = error
         backoff, background = self.rules.backoff, self.rules.background
         self._delay = (backoff or Backoff()).after(self._delay, self._draw())
@@ -693,7 +750,7 @@ class Ledger:
 
     def weigh(self) -> None:
         """How many there are has changed: may ``give`` still answer alone?"""
-        self._easy = (
+        self._easy = not self.paused and (
             self.permits is None and len(self.entries) <= self._quiet_below and self._fresh.max_uses == math.inf
         )
 

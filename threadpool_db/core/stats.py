@@ -111,6 +111,7 @@ class Snapshot:
     name: str
     counts: Counts
     closed: bool = False
+    paused: bool = False
     checkouts: int = 0
     timeouts: int = 0
     refused: int = 0
@@ -126,7 +127,6 @@ class Snapshot:
     holders: tuple[Hold, ...] = field(default=())
     connect_error: BaseException | None = None
     failing_for: float = 0.0
-    paused: bool = False
 
     @property
     def max_size(self) -> float:
