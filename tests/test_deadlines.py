@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -203,11 +204,13 @@ def test_an_operation_in_a_block_that_was_taken_away_does_not_run_on_another_con
         s.assert_nothing_lost()
 
 
-def test_the_thread_that_lost_its_lease_works_on_with_another_one():
+def test_the_thread_that_lost_its_lease_is_told_and_works_on_with_another_one():
     with kept(max_lease=10) as (s, heard):
         s.pool.lease()
         s.clock.advance(10)
         heard.wait_for("disconnected")
+        with pytest.raises(LeaseExpired):
+            s.pool.lease()  # it may have begun a transaction there
         assert s.pool.lease().connection.number == 2
         s.pool.release()
         s.assert_nothing_lost()
@@ -283,6 +286,66 @@ def test_a_pin_that_is_kept_for_long_gets_a_full_time_for_its_next_use(tmp_path)
             clock.advance(9.9)
             connection.execute("insert into scratch values (1)")
         assert heard.events == []
+
+
+@pytest.mark.parametrize("policy", ["operation", "thread"])
+@pytest.mark.parametrize("go_on", ["insert into t values (2)", "commit", "rollback"])
+def test_who_goes_on_with_a_transaction_that_was_taken_away_is_told_and_commits_nothing(tmp_path, policy, go_on):
+    with thread_pool(tmp_path, max_lease=10, checkout=policy) as (pool, clock, heard):
+        pool.execute("create table t (x int)")
+        with pool.scope():
+            pool.execute("begin")
+            pool.execute("insert into t values (1)")
+            clock.advance(10)
+            heard.wait_for("disconnected")
+            assert not pool.in_transaction
+            with pytest.raises(LeaseExpired, match=r"held for 10\.0 s"):
+                pool.execute(go_on)
+            assert pool.execute("select * from t") == []  # told once
+
+
+@pytest.mark.parametrize("enter", ["connection", "transaction", "lease"])
+def test_also_who_enters_a_block_in_it(tmp_path, enter):
+    with thread_pool(tmp_path, max_lease=10, checkout="operation") as (pool, clock, heard):
+        pool.execute("begin")
+        clock.advance(10)
+        heard.wait_for("disconnected")
+        with pytest.raises(LeaseExpired):
+            if enter == "lease":
+                pool.lease()
+            else:
+                with getattr(pool, enter)():
+                    raise AssertionError("it was entered")
+        pool.execute("select 1")
+
+
+@pytest.mark.parametrize("end", ["release", "scope"])
+def test_a_transaction_that_was_taken_away_is_forgotten_when_its_thread_lets_go(tmp_path, end):
+    with thread_pool(tmp_path, max_lease=10, checkout="operation") as (pool, clock, heard):
+        with pool.scope():
+            pool.execute("begin")
+            clock.advance(10)
+            heard.wait_for("disconnected")
+            if end == "release":
+                pool.release()
+                pool.execute("select 1")
+        assert pool.execute("select 1") == [(1,)]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_operation_during_which_it_was_taken_away_is_told_of_by_its_own_end(tmp_path, fails):
+    with thread_pool(tmp_path, max_lease=10, checkout="operation") as (pool, clock, heard):
+
+        def slow(connection):
+            clock.advance(10)
+            heard.wait_for("expired")
+            if fails:
+                raise OSError("cut")
+            return "done"
+
+        with pytest.raises(OSError, match="cut") if fails else nullcontext():
+            pool._operate("select 1", None, sys._getframe(), True, slow)
+        assert pool.execute("select 1") == [(1,)]
 
 
 def test_what_a_thread_keeps_is_not_taken_away_while_it_is_asked_before_its_next_use(tmp_path):

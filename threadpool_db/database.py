@@ -93,7 +93,7 @@ class Face(ConnectionPool[Any]):
         except BaseException as error:
             self._after(hold, lease, error, joined)
             raise
-        self._after(hold, lease, None, joined)
+        self._after(hold, lease, None, joined or begins)
         return result
 
     def _refuse(self, hold: Hold, sql: str | bytes, timeout: float | None) -> None:
@@ -129,6 +129,8 @@ class Face(ConnectionPool[Any]):
         if not hold.blocks:
             if lease.active:
                 self._settle(hold, lease, error, joined)
+            elif error is not None or not joined:
+                hold.forget()  # taken away meanwhile: there is nobody left to be told of it
             hold.unsettled = False
 
     def _settle(self, hold: Hold, lease: Lease[Any], error: BaseException | None, joined: bool) -> None:
@@ -205,6 +207,7 @@ class Face(ConnectionPool[Any]):
                 f"pool {self.name!r}: release() inside a connection() or transaction() block; leave it first"
             )
         lease = hold.current()
+        hold.taken_away = None
         if lease is None:
             return
         if self._in_transaction(entry_of(lease)):
@@ -242,6 +245,10 @@ class Face(ConnectionPool[Any]):
     ) -> tuple[Lease[Any], bool]:
         """The lease for what comes next, and whether the thread had it already; one of its own, if any is of use."""
         lease = hold.current()
+        if hold.taken_away is not None:
+            # The rest of his transaction would run on another connection, each statement committed by itself.
+            ended, hold.taken_away = hold.taken_away, None
+            raise ended._ended()
         if lease is None and hold.blocks:
             if hold.lease is not None and hold.lease.expired:
                 raise hold.lease._ended()

@@ -111,6 +111,11 @@ class Lease(Generic[C]):
         """Was it taken away, because ``max_lease`` was over?"""
         return self._claim is not None and self._claim.entry.expired_after > 0
 
+    @property
+    def taken_from_use(self) -> bool:
+        """And not while its thread merely kept it between two uses?"""
+        return self._claim is not None and self._claim.entry.expired_after > 0 and not self._claim.entry.is_kept
+
     def checkin(self) -> None:
         """Give the connection back. A second time warns and does nothing."""
         self._pool._checkin(self)

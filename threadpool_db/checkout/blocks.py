@@ -258,6 +258,7 @@ class Scope:
         self._hold = None
         hold.scopes -= 1
         lease = hold.current()
+        hold.taken_away = None if not hold.scopes else hold.taken_away
         if face._elsewhere(hold):
             if lease is not None and not hold.scopes and not hold.blocks:
                 hold.forget()

@@ -24,7 +24,7 @@ class Hold:
 
     __slots__ = (
         "begun", "blocks", "found_open", "lease", "leased", "mailbox", "pinned", "readers", "scopes", "sticky",
-        "transactions", "unsettled",
+        "taken_away", "transactions", "unsettled",
     )  # fmt: skip
 
     def __init__(self, mailbox: Mailbox) -> None:
@@ -39,6 +39,7 @@ class Hold:
         self.sticky = False  # lease(), or the policy, keeps it between operations
         self.pinned = False  # a statement left something in the session
         self.leased = False  # by lease(): its user rightly has the connection, and sets its mode, between operations
+        self.taken_away: Lease[Any] | None = None  # from a transaction begun by hand: who goes on with it is to be told
         self.begun: Begun | None = None  # a proxy's transaction: open until its commit() or rollback()
         self.readers: list[Reader] = []  # cursors of proxies whose rows are not all here yet
 
@@ -56,12 +57,14 @@ class Hold:
             return None
         if lease is not None and not lease.active:
             if not self.blocks:
+                taken_away = lease if lease.taken_from_use and self.begun is None else None
                 self.forget()
+                self.taken_away = taken_away
             return None
         return lease
 
     def forget(self) -> None:
-        self.lease = None
+        self.lease = self.taken_away = None
         self.sticky = self.pinned = self.leased = self.unsettled = False
         self.begun = None  # its record stays open: whoever began it is to be told that it is lost
         self.readers.clear()
