@@ -348,6 +348,34 @@ def test_an_operation_during_which_it_was_taken_away_is_told_of_by_its_own_end(t
         assert pool.execute("select 1") == [(1,)]
 
 
+@pytest.mark.parametrize("when", ["as it begins", "as it is looked at afterwards", "as the next one looks at it"])
+def test_it_may_be_taken_away_in_the_worst_moment_of_a_hand_written_transaction(tmp_path, monkeypatch, when):
+    with thread_pool(tmp_path, max_lease=10, checkout="operation") as (pool, clock, heard):
+        looking, looks = pool._in_transaction, []
+
+        def take_away():
+            clock.advance(10)
+            heard.wait_for("disconnected")
+
+        def begin(connection):
+            connection.execute("begin")
+            if when == "as it begins":
+                take_away()
+
+        def look(entry):
+            looks.append(entry)
+            if len(looks) == {"as it is looked at afterwards": 1, "as the next one looks at it": 2}.get(when):
+                take_away()
+            return looking(entry)
+
+        monkeypatch.setattr(pool, "_in_transaction", look)
+        pool._operate("begin", None, sys._getframe(), True, begin)
+        with pytest.raises(LeaseExpired):
+            pool.execute("create table t (x int)")
+        assert pool.execute("select * from sqlite_master") == []
+        assert (pool.stats().expired, pool.stats().in_use) == (1, 0)
+
+
 def test_what_a_thread_keeps_is_not_taken_away_while_it_is_asked_before_its_next_use(tmp_path):
     with thread_pool(tmp_path, max_lease=10, ping_after=30) as (pool, clock, heard):
         between, asking, driver = Latch(), Latch(), pool._upkeep.driver

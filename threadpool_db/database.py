@@ -93,7 +93,7 @@ class Face(ConnectionPool[Any]):
         except BaseException as error:
             self._after(hold, lease, error, joined)
             raise
-        self._after(hold, lease, None, joined or begins)
+        self._after(hold, lease, None, joined or judged.begins)
         return result
 
     def _refuse(self, hold: Hold, sql: str | bytes, timeout: float | None) -> None:
@@ -129,7 +129,7 @@ class Face(ConnectionPool[Any]):
         if not hold.blocks:
             if lease.active:
                 self._settle(hold, lease, error, joined)
-            elif error is not None or not joined:
+            if hold.lease is lease and not lease.active and (error is not None or not joined):
                 hold.forget()  # taken away meanwhile: there is nobody left to be told of it
             hold.unsettled = False
 
@@ -145,6 +145,8 @@ class Face(ConnectionPool[Any]):
                 return
         elif self._in_transaction(entry):
             return
+        if not lease.active:
+            return  # nor was it asked: it was taken away before
         if self._keeps(hold):
             self._keep(hold, entry)
         else:
@@ -282,6 +284,8 @@ class Face(ConnectionPool[Any]):
             self._take_up(entry)
             return True
         hold.forget()
+        if lease.taken_from_use:
+            raise lease._ended()  # in this moment: what its transaction looked like is not known any more
         lease.discard()
         return False
 
