@@ -70,6 +70,8 @@ class Face(ConnectionPool[Any]):
         lease, found = self._lease_for(hold, timeout, frame, mode)
         entry, driver = entry_of(lease), self._upkeep.driver
         connection = entry.connection
+        if connection is None:
+            raise lease._ended()  # taken away a moment ago
         joined = bool(hold.blocks) or (found and self._in_transaction(entry))
         if driver.dialect != dialect:  # the first connection has shown whose SQL it is
             judged = judge(sql, driver.dialect)
@@ -296,6 +298,8 @@ class Face(ConnectionPool[Any]):
         proxy's transaction lasts until its end, unless the driver says that there is none.
         """
         upkeep, connection = self._upkeep, entry.connection
+        if connection is None:
+            return False  # taken away, and closed
         state = upkeep.driver.state(connection)
         if (state is UNKNOWN or state is BUSY) and self._hold().begun is not None:
             return True
