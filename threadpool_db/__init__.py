@@ -10,8 +10,10 @@ The house, from the roof down; imports run only downwards:
     ext/         one file for each framework            testing     the fakes that we test with
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
     pool         the one lock                           borrowing   the long way to a connection
-    live         what an operator can change            aftermath   what finalisers and interrupts left
+    live         what an operator can change            returning   the long ways back
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
+    orders       what becomes of the ledger's orders    aftermath   what finalisers and interrupts left
+    nesting      who would wait for himself             reset       what must not reach the next borrower
     upkeep       what is done to a connection           session, lease, telling, waiting, fork, refusal
     hooks        what the user's own code says of it    limits, grip, showing
     observe      who is told what the pool does         logbook: how often    alarms: when it is in trouble for long

@@ -17,6 +17,8 @@ from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import OPENING, Entry
 from threadpool_db.keeper import Alarm, Task, keeper_of
 from threadpool_db.lease import Errand
+from threadpool_db.nesting import open_into
+from threadpool_db.orders import close_one, tell_of_start
 
 if TYPE_CHECKING:
     from threadpool_db.pool import ConnectionPool
@@ -71,7 +73,7 @@ class Background:
         The job has the pool itself, which its users may drop before the last goodbye is said."""
         pool, jobs = self._pool(), deque[Callable[[], None]]()
         if pool is not None:
-            jobs.append(functools.partial(pool._close_one, errand, jobs))
+            jobs.append(functools.partial(close_one, pool, errand, jobs))
             self._keeper.do(("closes", pool.name), functools.partial(pool._do, jobs), CLOSERS)
 
     def poke(self) -> None:
@@ -122,7 +124,7 @@ class Background:
         error: BaseException | None = None
         if entry.state is OPENING:
             try:
-                pool._open_into(entry)
+                open_into(pool, entry)
             except BaseException as failure:
                 error = failure.with_traceback(None)  # kept as a cause, and it knows this frame: a circle
         late.cancel()
@@ -132,7 +134,7 @@ class Background:
             if not entry.given_up:  # else that was told already; only the ledger knows which came first
                 self._tell_of_failure(self._now() - started, error)
         else:
-            pool._tell_of_start(entry, self._now() - started)
+            tell_of_start(pool, entry, self._now() - started)
             pool._tell(pool._ledger.opened, entry, bearer=errand)
 
     def _tell_of_failure(self, seconds: float, error: BaseException | None) -> None:

@@ -21,7 +21,9 @@ from threadpool_db.errors import (
     PoolTimeout,
     PoolUnavailable,
 )
-from threadpool_db.lease import Claim, held
+from threadpool_db.lease import Claim
+from threadpool_db.nesting import open_into, would_never_end
+from threadpool_db.orders import tell_of_end, tell_of_start
 from threadpool_db.refusal import (
     connect_failed_message,
     nested_message,
@@ -138,7 +140,7 @@ class Borrowing:
         if waiter.step is not WAIT:
             return
         holder: Holder = waiter.holder
-        if pool._detects_nesting and not pool._mailbox.notes and self._would_never_end(holder):
+        if pool._detects_nesting and not pool._mailbox.notes and would_never_end(pool, holder):
             raise PoolMisuse(nested_message(pool.name, len(self._ledger.entries)))
         holder.waiting = True
 
@@ -180,24 +182,13 @@ class Borrowing:
             orders.add(self._ledger.rejoin(waiter, now))
         return orders
 
-    def _would_never_end(self, holder: Holder) -> bool:
-        """Under the lock: is every connection held by a thread that waits for this pool, once ``holder`` does too?"""
-        entries = self._ledger.entries
-        if len(entries) < self._ledger.rules.max_size:
-            return False
-        for entry in entries:  # ends at the first in most cases, which ``all`` with its generator makes dear
-            its = entry.holder
-            if entry.state is not LEASED or its is None or not (its is holder or its.waiting) or not held(entry):
-                return False
-        return True
-
     def _open(self) -> None:
         """Connect, in this thread, into the slot that the ledger reserved for this waiter."""
         pool, waiter, entry = self._pool, self._waiter, self._waiter.entry
         assert entry is not None
         started = self._clock.now()
         try:
-            pool._open_into(entry)
+            open_into(pool, entry)
         except PoolMisuse:
             raise
         except Exception as error:
@@ -224,14 +215,14 @@ class Borrowing:
             now = self._clock.now()
             late = now >= self._deadline
             # told first: once the ledger knows it, somebody else may have closed it and said so
-            pool._tell_of_start(entry, now - started)
+            tell_of_start(pool, entry, now - started)
             pool._tell(self._ledger.opened, entry, bearer=waiter, ticket=None if late else waiter)
         except BaseException:
             if entry.state is OPENING:  # interrupted before the ledger knew of it: nobody else would close it
                 try:
                     pool._upkeep.close(entry)
                 finally:
-                    pool._tell_of_end(entry)
+                    tell_of_end(pool, entry)
             raise
         self._opened = entry
         if late:

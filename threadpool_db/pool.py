@@ -1,7 +1,8 @@
 """The pool: one lock around the ledger, and everything that the ledger orders done outside it.
 
 A checkout takes the lock once and a checkin once, when a connection is idle and fresh and nobody waits. All other ways
-to a connection are in ``borrowing``, all that is done to one in ``upkeep``, and without a borrower in ``background``.
+to a connection are in ``borrowing``, all other ways back in ``returning``. What the ledger orders becomes jobs in
+``orders``; what they do to a connection is in ``upkeep``, and without a borrower in ``background``.
 
 The lock guards the ledger, the claims and the holders' ``waiting`` marks. While it is held there is no I/O, no callback
 and no log. It is re-entrant only so that a finaliser which lands inside it cannot deadlock; such a visitor must not
@@ -11,7 +12,6 @@ touch the ledger, which it might find half written, and leaves a note instead.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import sys
 import threading
@@ -24,23 +24,25 @@ from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from threadpool_db import fork
-from threadpool_db.aftermath import audit, read_mailbox
+from threadpool_db.aftermath import audit
 from threadpool_db.alarms import Lookout
 from threadpool_db.background import Background
 from threadpool_db.borrowing import Borrowing
 from threadpool_db.config import PoolConfig, check_timeout
 from threadpool_db.core.entry import GONE, LEASED, Entry
 from threadpool_db.core.ledger import Ledger, Rules
-from threadpool_db.core.line import WAIT, Orders
+from threadpool_db.core.line import Orders
 from threadpool_db.core.overload import MaxWaiting
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver, TransactionState
-from threadpool_db.errors import PoolMisuse, StaleLease
-from threadpool_db.hooks import inside
+from threadpool_db.errors import PoolMisuse
 from threadpool_db.lease import Claim, Errand, Lease
 from threadpool_db.live import Checked, check_idle, pause, reconfigure, resume, shut_down, wait_until_ready
+from threadpool_db.nesting import this_thread
 from threadpool_db.observe import Observers, claim_name
-from threadpool_db.telling import snapshot, tell, tell_of_outage
+from threadpool_db.orders import Job, do_jobs, take_orders
+from threadpool_db.returning import after_hand, checkin_slowly, detach, discard, warn_ended
+from threadpool_db.telling import snapshot
 from threadpool_db.upkeep import Upkeep, possible
 from threadpool_db.waiting import REAL_TIME, Holder, Mailbox, Onlookers, Waiter
 
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 C = TypeVar("C")
-Job = Callable[[], None]
 Bearer = Errand | Waiter | None
 
 
@@ -191,6 +192,8 @@ class ConnectionPool(Generic[C]):
         holder.gate = waiter.gate
         return Lease(self, claim)
 
+    _holder = this_thread  # or why it may not borrow now
+
     # --- Carrying out orders ----------------------------------------------------------------------------------------
 
     def _tell(self, event: Callable[..., Orders], *subject: Any, bearer: Bearer = None, **more: Any) -> None:
@@ -235,80 +238,12 @@ class ConnectionPool(Generic[C]):
         entry.claim = None
         return claim
 
-    _audit = audit  # under the lock, as an event
-
-    def _do(self, jobs: deque[Job]) -> None:
-        interrupt: BaseException | None = None
-        while jobs:
-            try:
-                self._onlookers.open()
-                jobs.popleft()()
-            except BaseException as failure:
-                interrupt = interrupt or failure  # a job left undone would be a slot lost: first the rest
-        self._onlookers.open()
-        if interrupt is not None:
-            try:
-                raise interrupt
-            finally:
-                interrupt = None  # or it and this frame would keep each other, and all our callers' frames, alive
-
-    def _take_orders(self, orders: Orders, jobs: deque[Job], apart: bool = False) -> None:
-        """Under the lock: read the mail, wake whom it concerns, and note what is to be done outside."""
-        mail = read_mailbox(self, orders)
-        for ticket in orders.wake:
-            assert isinstance(ticket, Waiter)
-            if ticket.step is not WAIT:
-                # who was granted something no longer waits, although he has yet to wake up. Never the other way round:
-                # whoever is told to wake at another time may have woken just now, to give up
-                ticket.holder.waiting = False
-                if ticket.entry is not None:
-                    ticket.claim = self._send_out(ticket.entry)
-            ticket.gate.open()
-        if self._ledger.failing or self._out_since < math.inf:
-            tell_of_outage(self, jobs)
-        for report in orders.reports:
-            self._lost += report.kind == "lost"
-            self._expired += report.kind == "expired"
-        background, errand = self._background, self._errand
-        # first what others do: it must not wait for our slow closes
-        jobs.extendleft(functools.partial(background.order_open, errand(entry)) for entry in orders.open)
-        jobs.extendleft(functools.partial(background.order_ask, errand(entry)) for entry in orders.ask)
-        if apart and self._config.background:
-            jobs.extendleft(functools.partial(background.order_close, errand(entry)) for entry in orders.close)
-        else:
-            jobs.extend(functools.partial(self._close_one, errand(entry), jobs) for entry in orders.close)
-        jobs.extend(functools.partial(tell, self, report) for report in orders.reports)
-        jobs.extend(mail)
-
     def _errand(self, entry: Entry) -> Errand:
         return Errand(self._send_out(entry))
 
-    def _close_one(self, errand: Errand, jobs: deque[Job]) -> None:
-        """Its slot is free only after the close, and what that frees may order more closing."""
-        entry = errand.entry
-        error: BaseException | None = None
-        done = False
-        try:
-            error = self._upkeep.close(entry)
-            done = True  # one that was taken away may be left open on purpose, as long as its borrower uses it
-        finally:
-            # else interrupted before it began: whoever finds the errand lost closes it
-            if done or entry.connection is None:
-                try:
-                    jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))
-                finally:
-                    self._tell_of_end(entry, error=error)
-            error = None  # it knows this frame by its traceback: a circle that would keep all our callers' frames alive
-
-    def _tell_of_start(self, entry: Entry, seconds: float) -> None:
-        entry.told = True  # first: an interrupt in an observer must not keep the end from those who heard of the start
-        self._observers.tell("connected", seconds)
-
-    def _tell_of_end(self, entry: Entry, detail: str = "", error: BaseException | None = None) -> None:
-        """Once, though whoever closed it was interrupted and somebody else comes to close it again."""
-        if entry.told:
-            entry.told = False
-            self._observers.tell("disconnected", self._now() - entry.opened_at, detail, error)
+    _audit = audit  # under the lock, as an event
+    _take_orders = take_orders  # under the lock
+    _do = do_jobs
 
     # --- Giving back ------------------------------------------------------------------------------------------------
 
@@ -379,58 +314,10 @@ class ConnectionPool(Generic[C]):
         waiter.gate.open()
         return True
 
-    def _after_hand(self) -> None:
-        """Outside the lock. Whoever was woken needs the interpreter, and it would be ours until we block, or for 5 ms:
-        measured, a twentieth fewer checkouts, and a quarter fewer where borrowers compute for a millisecond."""
-        if self._mailbox.notes:
-            self._tell(self._ledger.tick)  # a note was for the head of the line to read, who has no need to any more
-        self._clock.give_way()
-
-    def _checkin_slowly(self, errand: Errand, error: BaseException | None = None) -> None:
-        """Clean the connection, then give it back, or let go of it if it would not come clean."""
-        entry, reusable, awaited = errand.entry, False, bool(self._ledger.line)
-        try:
-            reusable = self._upkeep.clean(entry, error)
-        finally:
-            self._tell(self._ledger.checkin, entry, bearer=errand, reusable=reusable)
-        if awaited:
-            self._clock.give_way()
-
-    def _discard(self, lease: Lease[C]) -> None:
-        ended = lease._claim is None
-        errand = self._end(lease)
-        if errand is not None:
-            self._tell(self._ledger.checkin, errand.entry, bearer=errand, reusable=False)
-        elif ended and not self._inside():
-            self._warn_ended()
-
-    def _detach(self, lease: Lease[C]) -> C:
-        if lease._claim is not None and not lease.active:
-            raise lease._ended()
-        errand = self._end(lease)
-        if errand is None:
-            raise StaleLease(f"pool {self.name!r}: this lease has ended, there is nothing to detach")
-        entry = errand.entry
-        connection: C = entry.connection
-        try:
-            self._tell(self._ledger.detach, entry, bearer=errand)
-        finally:
-            if entry.state is GONE:
-                self._tell_of_end(entry, "detached: its borrower keeps it")
-        return connection
-
-    def _end(self, lease: Lease[C]) -> Errand | None:
-        """Take the lease's claim away from it; None if somebody did before, or it is worthless: its time was over, or
-        it belongs to another process."""
-        if self._inside():
-            lease._claim = None  # a finaliser in our own locked section: as lost, by mail
-            return None
-        with self._lock:
-            claim, lease._claim = lease._claim, None
-        return None if claim is None or claim.entry.state is not LEASED else Errand(claim)
-
-    def _warn_ended(self) -> None:
-        warnings.warn(f"pool {self.name!r}: this lease was given back already; ignored", RuntimeWarning, stacklevel=4)
+    _after_hand = after_hand
+    _checkin_slowly = checkin_slowly
+    _discard, _detach = discard, detach
+    _warn_ended = warn_ended
 
     # --- Telling ----------------------------------------------------------------------------------------------------
 
@@ -522,40 +409,7 @@ class ConnectionPool(Generic[C]):
         state = "closed" if self._ledger.closed else f"{paused}{c.in_use} in use, {c.idle} idle of {c.max_size:g}"
         return f"<{type(self).__name__} {self.name!r} {state}, {c.waiting} waiting>"
 
-    # --- Threads and processes --------------------------------------------------------------------------------------
-
-    def _holder(self) -> Holder:
-        """This thread, as the pool knows it."""
-        here = self._here
-        try:
-            holder: Holder = here.holder
-        except AttributeError:
-            entry = getattr(here, "connecting", None)
-            # not its note alone: an interrupt may have struck before that was taken back
-            if entry is not None and entry.connection is None and entry.state is not GONE:
-                raise PoolMisuse(
-                    f"pool {self.name!r}: whatever opens the pool's connections cannot borrow one from it meanwhile; "
-                    "connect without the pool there"
-                ) from None
-            if hook := inside(here):
-                raise PoolMisuse(
-                    f"pool {self.name!r}: the hook {hook} cannot borrow from the pool that calls it; use the "
-                    "connection that it is given"
-                ) from None
-            holder = here.holder = Holder()
-        return holder
-
-    def _open_into(self, entry: Entry) -> None:
-        """Connect in this thread, which may not borrow from the pool meanwhile: ``checkout`` finds no holder, and asks
-        ``_holder`` why."""
-        here, holder = self._here, self._holder()
-        here.connecting = entry
-        try:
-            del here.holder
-            self._upkeep.open(entry)
-        finally:
-            here.holder = holder
-            here.connecting = None
+    # --- Processes --------------------------------------------------------------------------------------------------
 
     def _at_exit(self, until: float) -> None:
         """The process ends, and its daemon threads with what they have. Close what is idle, while there is time."""

@@ -17,12 +17,12 @@ from threadpool_db.core.entry import CLOSING, Entry
 from threadpool_db.core.outage import Outage
 from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver
 from threadpool_db.drivers.sockets import socket_identity
-from threadpool_db.errors import ConnectFailed, PoolMisuse
+from threadpool_db.errors import PoolMisuse
 from threadpool_db.grip import in_use
 from threadpool_db.hooks import REPLACE, Hooks
 from threadpool_db.keeper import outage_of
-from threadpool_db.lease import where
 from threadpool_db.limits import Limits
+from threadpool_db.reset import wipe
 from threadpool_db.session import Session, Unusable
 from threadpool_db.waiting import Clock
 
@@ -219,41 +219,12 @@ class Upkeep(Generic[C]):
         if (error is not None and self.doom(entry, error)) or not self.end_transaction(entry, error):
             return False
         try:
-            if self._config.reset != "never" and not self._wipe(entry):
+            if self._config.reset != "never" and not wipe(self, entry):
                 return False
             entry.autocommit = self.driver.autocommit(entry.connection)
         except Exception:
             return False
         return True
-
-    def _wipe(self, entry: Entry) -> bool:
-        """What survives a rollback: settings of the session, and attributes of the connection object."""
-        driver, connection = self.driver, entry.connection
-        if driver.put_back(connection):
-            with self._limited(entry.socket):
-                self._session.characterise(connection)
-        if entry.reset_first or driver.dirtied(connection):
-            if self._config.server_pooler:
-                self._tell("leftover", self._clock.now() - entry.taken_at, _leftover(entry))
-                return False  # a reset would wipe whichever session comes, and not the one that needs it
-            if not driver.can_reset:
-                return False
-            began = self._clock.now()
-            with self._limited(entry.socket):
-                driver.reset(connection)
-            with self._limited(entry.socket):
-                self._replay(connection)
-            self._tell("reset", self._clock.now() - began)
-            driver.watch(connection)
-            entry.reset_first = self._config.reset == "always"
-        return True
-
-    def _replay(self, connection: C) -> None:
-        try:
-            self._session.prepare(connection)
-        except (ConnectFailed, PoolMisuse) as error:
-            self.hooks.replay_failed(error)
-            raise
 
     def doom(self, entry: Entry, error: BaseException | None) -> bool:
         """An error of ``disconnect_on``, or one that was made of it? Then nobody gets the connection again, though it
@@ -288,13 +259,6 @@ class Upkeep(Generic[C]):
         if isinstance(error, Exception):
             return self.driver.is_disconnect(error, connection)
         return state is not IDLE  # interrupted anywhere in a statement: its answer may still be on the way
-
-
-def _leftover(entry: Entry) -> str:
-    return (
-        f"a lease taken at {where(entry.code, entry.instruction)} left something in a session of the pooler's, where "
-        "other clients may meet it; to close our connection does not undo it: use SET LOCAL inside transaction()"
-    )
 
 
 def possible(driver: Driver[C], config: PoolConfig, clock: Clock, hooks: Hooks[C] | None = None) -> Session[C]:

@@ -27,7 +27,19 @@ from tests.scene import SOON, background
 from threadpool_db import create_pool
 
 ROOT = Path(threadpool_db.__file__).parent
-ROOMS = ("pool.py", "borrowing.py", "lease.py", "upkeep.py", "database.py", "core/ledger.py", "checkout/")
+ROOMS = (
+    "pool.py",
+    "borrowing.py",
+    "nesting.py",
+    "orders.py",
+    "returning.py",
+    "lease.py",
+    "upkeep.py",
+    "reset.py",
+    "database.py",
+    "core/ledger.py",
+    "checkout/",
+)
 SIZE = 2
 PATIENCE = 5.0
 ENOUGH = 3  # each line at which something is lost costs our patience

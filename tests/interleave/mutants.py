@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from tests.core.walk import Edit
 
-POOL, BORROWING, WAITING, LEASE, AFTERMATH = "pool", "borrowing", "waiting", "lease", "aftermath"
+POOL, BORROWING, RETURNING, ORDERS = "pool", "borrowing", "returning", "orders"
+WAITING, LEASE, AFTERMATH = "waiting", "lease", "aftermath"
 
 
 class Mutant(NamedTuple):
@@ -34,14 +35,14 @@ MUTANTS = [
         "        waiter.claim, entry.claim = entry.claim, None\n",
     ),
     Mutant(
-        "orders wake nobody", "no lost wake-up", "some are discarded", POOL,
-        "            ticket.gate.open()\n",
-        "            pass\n",
+        "orders wake nobody", "no lost wake-up", "some are discarded", ORDERS,
+        "        ticket.gate.open()\n",
+        "        pass\n",
     ),
     Mutant(
-        "a close finishes without telling whom it frees", "no lost wake-up", "some are discarded", POOL,
-        "jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))\n",
-        "self._ledger.closed_one(entry, self._now())\n",
+        "a close finishes without telling whom it frees", "no lost wake-up", "some are discarded", ORDERS,
+        "jobs.extend(pool._decide(pool._ledger.closed_one, entry, bearer=errand))\n",
+        "pool._ledger.closed_one(entry, pool._now())\n",
     ),
     Mutant(
         "a note pokes nobody", "no lost wake-up", "a lease is dropped", WAITING,
@@ -63,16 +64,16 @@ MUTANTS = [
     ),
     Mutant(
         "a hand-over takes the poked one away, and leaves the note",
-        "no lost wake-up", "one is dropped one is given back", POOL,
-        "        if self._mailbox.notes:\n"
-        "            self._tell(self._ledger.tick)  #",
-        "        if False:\n"
-        "            pass  #",
+        "no lost wake-up", "one is dropped one is given back", RETURNING,
+        "    if pool._mailbox.notes:\n"
+        "        pool._tell(pool._ledger.tick)  #",
+        "    if False:\n"
+        "        pass  #",
     ),
     Mutant(
-        "a drained pool tells nobody", "no lost wake-up", "closed while they work", POOL,
-        "        self._onlookers.open()\n        if interrupt",
-        "        if interrupt",
+        "a drained pool tells nobody", "no lost wake-up", "closed while they work", ORDERS,
+        "    pool._onlookers.open()\n    if interrupt",
+        "    if interrupt",
     ),
     # --- who waits, and how long
     Mutant(
@@ -129,36 +130,36 @@ MUTANTS = [
         "True:",
     ),
     Mutant(
-        "given back before it is clean", "one holder", "dirty ones are cleaned", POOL,
-        "            reusable = self._upkeep.clean(entry, error)\n"
-        "        finally:\n"
-        "            self._tell(self._ledger.checkin, entry, bearer=errand, reusable=reusable)\n",
-        "            self._tell(self._ledger.checkin, entry, bearer=errand, reusable=True)\n"
-        "        finally:\n"
-        "            reusable = self._upkeep.clean(entry, error)\n",
+        "given back before it is clean", "one holder", "dirty ones are cleaned", RETURNING,
+        "        reusable = pool._upkeep.clean(entry, error)\n"
+        "    finally:\n"
+        "        pool._tell(pool._ledger.checkin, entry, bearer=errand, reusable=reusable)\n",
+        "        pool._tell(pool._ledger.checkin, entry, bearer=errand, reusable=True)\n"
+        "    finally:\n"
+        "        reusable = pool._upkeep.clean(entry, error)\n",
     ),
     # --- slots
     Mutant(
-        "the slot is free before the close", "capacity", "some are discarded", POOL,
-        "        try:\n"
-        "            error = self._upkeep.close(entry)\n",
-        "        jobs.extend(self._decide(self._ledger.closed_one, entry, bearer=errand))\n"
-        "        try:\n"
-        "            error = self._upkeep.close(entry)\n",
+        "the slot is free before the close", "capacity", "some are discarded", ORDERS,
+        "    try:\n"
+        "        error = pool._upkeep.close(entry)\n",
+        "    jobs.extend(pool._decide(pool._ledger.closed_one, entry, bearer=errand))\n"
+        "    try:\n"
+        "        error = pool._upkeep.close(entry)\n",
     ),
     Mutant(
-        "closing inside the lock", "outside the lock", "some are discarded", POOL,
-        "        interrupt: BaseException | None = None\n"
+        "closing inside the lock", "outside the lock", "some are discarded", ORDERS,
+        "    interrupt: BaseException | None = None\n"
+        "    while jobs:\n"
+        "        try:\n"
+        "            pool._onlookers.open()\n"
+        "            jobs.popleft()()\n"
+        "        except BaseException as failure:\n"
+        "            interrupt = interrupt or failure  # a job left undone would be a slot lost: first the rest\n",
+        "    interrupt: BaseException | None = None\n"
+        "    with pool._lock:\n"
         "        while jobs:\n"
-        "            try:\n"
-        "                self._onlookers.open()\n"
-        "                jobs.popleft()()\n"
-        "            except BaseException as failure:\n"
-        "                interrupt = interrupt or failure  # a job left undone would be a slot lost: first the rest\n",
-        "        interrupt: BaseException | None = None\n"
-        "        with self._lock:\n"
-        "            while jobs:\n"
-        "                jobs.popleft()()\n",
+        "            jobs.popleft()()\n",
     ),
     Mutant(
         "what was opened too late is closed, and its slot kept", "nothing to mend", "connects are slow", BORROWING,
@@ -185,9 +186,9 @@ MUTANTS = [
         "id(entry)",
     ),
     Mutant(
-        "detached, and still in the pool", "closed once", "some are detached", POOL,
-        "        self._tell(self._ledger.detach, entry, bearer=errand)\n",
-        "        self._tell(self._ledger.checkin, entry, bearer=errand)\n",
+        "detached, and still in the pool", "closed once", "some are detached", RETURNING,
+        "        pool._tell(pool._ledger.detach, entry, bearer=errand)\n",
+        "        pool._tell(pool._ledger.checkin, entry, bearer=errand)\n",
     ),
 ]
 # fmt: on

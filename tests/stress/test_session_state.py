@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from threadpool_db import create_pool
-from threadpool_db.upkeep import Upkeep
+from threadpool_db import create_pool, upkeep
 
 THREADS, SIZE = 32, 4
 LOCKS = range(9001, 9007)
@@ -234,7 +233,7 @@ def assert_nobody_meets_another(url, policy, way, seconds):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_pool_that_forgets_to_clean_is_found_out(url, policy, monkeypatch):
-    monkeypatch.setattr(Upkeep, "_wipe", lambda upkeep, entry: True)
+    monkeypatch.setattr(upkeep, "wipe", lambda its, entry: True)
     crowd = Crowd(url, policy, "execute")
     with crowd.pool:
         crowd.run(10.0)
