@@ -73,7 +73,7 @@ def test_a_waiter_keeps_its_deadline_while_another_ones_connect_hangs():
         latch.wait_for(1)
         [waiter] = s.line_up(1, timeout=5)
         s.clock.advance(5)
-        with pytest.raises(PoolTimeout, match="A connect is under way"):
+        with pytest.raises(PoolTimeout, match="A new connection is being opened"):
             waiter.result(SOON)
         latch.open()
         assert opener.result(SOON).connection.number == 1

@@ -32,7 +32,7 @@ def test_how_long_a_holder_has_been_silent_is_asked_of_his_socket(monkeypatch):
     with scene() as s, s.pool.checkout():
         (hold,) = s.pool.stats().holders
         assert hold.silent == 40.0
-        assert str(hold).endswith(", in no transaction, silent for 40.0 s")
+        assert str(hold).endswith(", in no transaction, unused for 40.0 s")
 
 
 @pytest.mark.parametrize("look", [partial(Driver.glimpse, None), {}.__getitem__], ids=["a foreign driver", "an error"])
@@ -141,13 +141,13 @@ def test_the_night_on_which_somebody_calls_a_payment_service_inside_a_transactio
             str(error)
             == f"""\
 pool 'shop': no connection within 5 s (waited 5.00 s). All are in use. \
-3 in use, 0 idle, 0 connecting, 0 closing, max_size 3; 0 waiting.
+3 in use, 0 idle, 0 connecting, 0 closing, max_size 3; still waiting: 0.
 Held longest:
   web-1 for 95.0 s, taken at {line(pay, 1)}, in a transaction
   web-2 for 65.0 s, taken at {line(show, 1)}, kept for its thread, in no transaction
   web-3 for 35.0 s, taken at {line(print_out, 1)}, in no transaction
 What to do:
-  1. 1 of them are kept for their threads and idle: end requests with scope(), call release(), or use \
+  1. Kept for their threads and unused: 1 in all. End requests with scope(), call release(), or use \
 checkout="operation".
   2. Idle in transaction: web-1. Commit before slow work outside the database, at the lines above: an open \
 transaction holds its connection, and its locks at the server.
@@ -180,17 +180,17 @@ def test_the_night_on_which_the_line_is_full(monkeypatch):
             str(caught.value)
             == f"""\
 pool 'orders': refused at once, 1 threads are waiting already (max_waiting=1). All are in use. \
-2 in use, 0 idle, 0 connecting, 0 closing, max_size 2; 1 waiting.
+2 in use, 0 idle, 0 connecting, 0 closing, max_size 2; still waiting: 1.
 Held longest:
-  web-1 for 40.0 s, taken at {line(report, 1)}, in a statement, silent for 40.0 s
-  web-2 for 20.0 s, taken at {line(report, 1)}, in a transaction, silent for 40.0 s
+  web-1 for 40.0 s, taken at {line(report, 1)}, in a statement, no answer for 40.0 s
+  web-2 for 20.0 s, taken at {line(report, 1)}, in a transaction, unused for 40.0 s
 What to do:
   1. Idle in transaction: web-2. Commit before slow work outside the database, at the lines above: an open transaction \
 holds its connection, and its locks at the server.
   2. Waiting for the server to answer a statement: web-1. Find slow queries, and what they wait for: a lock of another \
 session, a missing index.
-  3. Answer with 503 and let the caller come again later.
-  4. Only if the database can do more, raise max_size; only if callers can wait, max_waiting."""
+  3. In the application: answer this error with 503 and Retry-After.
+  4. Only if the server has room for more connections, raise max_size; only if callers can wait longer, max_waiting."""
         )
         ended.open()
         join(*holders)
@@ -212,10 +212,10 @@ def test_the_night_on_which_the_database_is_gone():
             str(error)
             == """\
 pool 'orders': refused at once, the database is out of reach. Connects have failed for 2.0 s with OSError (the cause \
-above), nothing is connected, and nobody waits for it any longer (grace=2 s). \
-0 in use, 0 idle, 0 connecting, 0 closing, max_size 10; 0 waiting.
+of this error), nothing is connected, and nobody waits for it any longer (grace=2 s). \
+0 in use, 0 idle, 0 connecting, 0 closing, max_size 10; still waiting: 0.
 What to do:
   1. Make sure that the database is up, reachable and lets this user in.
-  2. Answer with 503 and let the caller come again: it is tried again with growing pauses, and the first connect that \
-succeeds lets everybody in."""
+  2. In the application: answer this error with 503 and Retry-After. The pool goes on trying by itself, with growing \
+pauses, and serves again after the first connect that succeeds: no restart is needed."""
         )

@@ -144,7 +144,7 @@ class TestConnecting:
         with Pool(driver, max_size=2) as pool:
             driver.script("connect", latch)
             start = time.monotonic()
-            with pytest.raises(PoolTimeout, match="A connect is under way"):
+            with pytest.raises(PoolTimeout, match="A new connection is being opened"):
                 pool.checkout(timeout=0.05)
             assert time.monotonic() - start < 1
             latch.open()

@@ -107,7 +107,7 @@ def test_a_borrower_whose_time_is_over_is_told_of_the_pause_and_its_remedy():
         s.pool.pause()
         [waiter] = s.line_up(1, timeout=3)
         s.clock.advance(3)
-        with pytest.raises(PoolTimeout, match=r"The pool is paused: (.|\n)*Call resume\(\)") as refused:
+        with pytest.raises(PoolTimeout, match=r"The pool is paused: (.|\n)*call resume\(\)") as refused:
             waiter.result(SOON)
         assert refused.value.snapshot.paused
         with pytest.raises(PoolTimeout, match="The pool is paused"):
@@ -307,7 +307,9 @@ def test_wait_gives_up_when_its_time_is_over_and_says_how_many_there_are():
         hangs.wait_for(1)
         s.clock.wait_for_sleepers(1)
         s.clock.advance(3)
-        with pytest.raises(PoolTimeout, match=r"1 of min_size=2 connections are there after 3\.00 s\. A connect is"):
+        with pytest.raises(
+            PoolTimeout, match=r"1 of min_size=2 connections are there after 3\.00 s\. A new connection is"
+        ):
             waiting.result(SOON)
         hangs.open()
 

@@ -33,7 +33,7 @@ def test_a_timeout_names_the_counts_and_the_three_longest_holders():
             waiter.result(SOON)
         message = str(caught.value)
         assert message.startswith("pool 'orders': no connection within 2 s (waited 2.00 s). All are in use. ")
-        assert "4 in use, 0 idle, 0 connecting, 0 closing, max_size 4; 0 waiting" in message
+        assert "4 in use, 0 idle, 0 connecting, 0 closing, max_size 4; still waiting: 0" in message
         assert "\nHeld longest:\n  anne for 42.0 s, taken at " in message
         assert "bert for 32.0 s" in message and "carl for 22.0 s" in message and "dora" not in message
         assert "test_refusal.py:" in message and "(as_thread)" in message
@@ -62,7 +62,7 @@ def test_a_thread_that_holds_one_itself_is_told_so():
         waiter = background(nested)
         s.clock.wait_for_sleepers(1)
         s.clock.advance(1)
-        with pytest.raises(PoolTimeout, match="This thread holds 1 of them itself") as caught:
+        with pytest.raises(PoolTimeout, match="This thread holds 1 itself") as caught:
             waiter.result(SOON)
         assert "1. Use the connection that this thread already holds" in str(caught.value)
         other.checkin()
@@ -72,22 +72,24 @@ def test_leases_that_threads_keep_between_operations_are_named_with_the_remedies
     holds = [Hold(name, 5.0, "app.py:3 (view)", kept=True) for name in ("anne", "bert")]
     message = timeout_message(_snapshot(in_use=2, holders=holds), 1.0, 1.0, held_here=0)
     assert "anne for 5.0 s, taken at app.py:3 (view), kept for its thread" in message
-    assert "1. 2 of them" in message and "Look at the lines" not in message
-    assert "2 of them are kept for their threads and idle" in message
+    assert "1. Kept for their threads and unused: 2" in message and "Look at the lines" not in message
+    assert "Kept for their threads and unused: 2" in message
     for remedy in ("scope()", "release()", 'checkout="operation"'):
         assert remedy in message
 
 
 def test_one_that_is_kept_inside_a_hand_written_transaction_has_two_remedies():
     first, second, _ = advice(in_use=2, holders=[holding(kept=True, in_transaction=True, in_statement=False)])
-    assert first.startswith("1. 1 of them are kept") and second.startswith("2. Idle in transaction: anne")
+    assert first.startswith("1. Kept for their threads and unused: 1") and second.startswith(
+        "2. Idle in transaction: anne"
+    )
 
 
 @pytest.mark.parametrize(
     ("counts", "more", "reason"),
     [
         ({"in_use": 2}, {}, "All are in use"),
-        ({"in_use": 1, "opening": 1}, {}, "A connect is under way, and takes longer than that"),
+        ({"in_use": 1, "opening": 1}, {}, "A new connection is being opened, which takes longer than that"),
         ({"idle": 1}, {}, "What is idle by now came back just too late"),
         (
             {"in_use": 1, "closing": 1},
@@ -95,7 +97,7 @@ def test_one_that_is_kept_inside_a_hand_written_transaction_has_two_remedies():
             "Connections are being closed, which takes long, and keep their places until",
         ),
         ({}, {}, "Nothing came free in time"),
-        ({"in_use": 1}, {"connect_error": OSError("x")}, "Connects are failing with OSError (the cause above)"),
+        ({"in_use": 1}, {"connect_error": OSError("x")}, "Connects are failing with OSError (the cause of this error)"),
         ({}, {"connect_error": OSError("x"), "failing_for": 9.04}, "Connects are failing for 9.0 s with OSError"),
         ({"in_use": 2}, {"connect_error": OSError("x")}, "All are in use"),
         ({"in_use": 2}, {"paused": True}, "The pool is paused: pause() was called, and resume() was not"),
@@ -177,10 +179,10 @@ def test_slow_connects_are_somebody_elses_fault_than_slow_queries():
 
 def test_a_paused_pool_has_one_remedy():
     assert advice(in_use=2, paused=True, holders=[holding()], connect_error=OSError("x")) == [
-        "1. Call resume(), or find out who paused the pool and what for."
+        "1. Find out whether the pause is still wanted, for maintenance or a failover; if not, call resume()."
     ]
     turned_away = overloaded_message(_snapshot(in_use=2, paused=True), 0)
-    assert turned_away.endswith("\n  2. Answer with 503 and let the caller come again later.")
+    assert turned_away.endswith("\n  2. In the application: answer this error with 503 and Retry-After.")
 
 
 def test_who_is_turned_away_from_a_full_line_is_told_the_same():
@@ -189,17 +191,18 @@ def test_who_is_turned_away_from_a_full_line_is_told_the_same():
     assert message.startswith(
         "pool 'orders': refused at once, 7 threads are waiting already (max_waiting=7). All are in"
     )
-    assert (
-        "This thread holds 1 of them itself.\nHeld longest:\n  anne for 60.0 s, taken at app.py:3 (view), in" in message
-    )
+    assert "This thread holds 1 itself.\nHeld longest:\n  anne for 60.0 s, taken at app.py:3 (view), in" in message
     numbers = [line.strip()[:12] for line in message.splitlines()[-4:]]
-    assert numbers == ["1. Use the c", "2. Idle in t", "3. Answer wi", "4. Only if t"]
+    assert numbers == ["1. Use the c", "2. Idle in t", "3. In the ap", "4. Only if t"]
 
 
 def test_an_outage_says_since_when_and_what_is_tried():
     message = unavailable_message(_snapshot(connect_error=OSError("x"), failing_for=61.0), 1.0)
-    assert "Connects have failed for 61.0 s with OSError (the cause above), nothing is connected" in message
-    assert "\nWhat to do:\n  1. Make sure that the database is up" in message and "\n  2. Answer with 503" in message
+    assert "Connects have failed for 61.0 s with OSError (the cause of this error), nothing is connected" in message
+    assert (
+        "\nWhat to do:\n  1. Make sure that the database is up" in message
+        and "\n  2. In the application: answer this error with 503" in message
+    )
     assert "for 0.0 s, nothing" in unavailable_message(_snapshot(), 1.0)
 
 
@@ -260,7 +263,7 @@ def test_a_lease_that_a_thread_keeps_between_two_operations_is_found(tmp_path):
 
         viewing = background(view)
         between.wait_for(1)
-        with pytest.raises(PoolTimeout, match="1 of them are kept for their threads and idle"):
+        with pytest.raises(PoolTimeout, match="Kept for their threads and unused: 1"):
             pool.checkout(timeout=0)
         between.open()
         viewing.result(SOON)

@@ -17,7 +17,7 @@ from threadpool_db.core.stats import Hold, Snapshot
 LONG = 1.0
 
 _DATABASE_UP = "Make sure that the database is up, reachable and lets this user in."
-_COME_AGAIN = "Answer with 503 and let the caller come again later."
+_COME_AGAIN = "In the application: answer this error with 503 and Retry-After."
 
 
 def timeout_message(
@@ -34,7 +34,8 @@ def timeout_message(
     if not snapshot.paused:
         size, patience = names.get("max_size", "max_size"), names.get("timeout", "timeout")
         room = f"{size}, if the server has room for more connections, or " if _full(snapshot) else ""
-        advice.append(f"Only then raise {room}{patience}." if advice else f"Raise {room}{patience}.")
+        if not _failing(snapshot):  # more patience brings no database back
+            advice.append(f"Only then raise {room}{patience}." if advice else f"Raise {room}{patience}.")
     return _message(f"{begin} {_reason(snapshot, timeout)}", snapshot, held_here, advice)
 
 
@@ -49,7 +50,10 @@ def overloaded_message(
     advice = _advice(snapshot, held_here, names)
     advice.append(_COME_AGAIN)
     if not snapshot.paused:
-        advice.append(f"Only if the database can do more, raise {size}; only if callers can wait, max_waiting.")
+        advice.append(
+            f"Only if the server has room for more connections, raise {size}; only if callers can wait longer, "
+            "max_waiting."
+        )
     return _message(f"{begin} {_reason(snapshot)}", snapshot, held_here, advice)
 
 
@@ -60,8 +64,8 @@ def unavailable_message(snapshot: Snapshot, grace: float, names: Mapping[str, st
         f"({names.get('grace', 'grace')}={grace:g} s)."
     )
     come_again = (
-        "Answer with 503 and let the caller come again: it is tried again with growing pauses, and the first connect "
-        "that succeeds lets everybody in."
+        f"{_COME_AGAIN} The pool goes on trying by itself, with growing pauses, and serves again after the first "
+        "connect that succeeds: no restart is needed."
     )
     return _message(begin, snapshot, 0, [_DATABASE_UP, come_again])
 
@@ -69,7 +73,7 @@ def unavailable_message(snapshot: Snapshot, grace: float, names: Mapping[str, st
 def not_ready_message(snapshot: Snapshot, waited: float, ready: int, wanted: int) -> str:
     return (
         f"pool {snapshot.name!r}: {ready} of min_size={wanted:g} connections are there after {waited:.2f} s. "
-        f"{_reason(snapshot)}. {_counts(snapshot)}.\n"
+        f"{_reason(snapshot)} {_counts(snapshot)}.\n"
         "  1. Make sure that the database lets so many in, and answers quickly.\n"
         "  2. Give wait() a longer timeout, or lower min_size."
     )
@@ -84,14 +88,14 @@ def connect_failed_message(name: str, cause: BaseException) -> str:
 
 def nested_message(name: str, size: int) -> str:
     return (
-        f"pool {name!r}: this wait would never end: all {size} connections are held by threads that wait for this "
-        "same pool, this one included. Use the connection that the thread already has (connection(), transaction() "
-        "and execute() do, checkout() never does), or give it back first."
+        f"pool {name!r}: refused, for this wait would never end: all {size} connections are held by threads that wait "
+        "for this same pool, this one included. Use the connection that the thread already has (connection(), "
+        "transaction() and execute() use it, checkout() always takes another one), or give it back first."
     )
 
 
 def _message(begin: str, snapshot: Snapshot, held_here: int, advice: Iterable[str]) -> str:
-    here = f" This thread holds {held_here} of them itself." if held_here else ""
+    here = f" This thread holds {held_here} itself." if held_here else ""
     lines = [f"{begin} {_counts(snapshot)}.{here}"]
     if snapshot.holders:
         lines.append("Held longest:")
@@ -119,7 +123,7 @@ def _reason(snapshot: Snapshot, timeout: float = math.inf) -> str:
         since = f" for {snapshot.failing_for:.1f} s" if snapshot.failing_for else ""
         return f"Connects are failing{since}{_with(snapshot)}."
     if counts.opening:
-        return "A connect is under way, and takes longer than that."
+        return "A new connection is being opened, which takes longer than that wait."
     if counts.idle:
         if timeout > 0:
             return "What is idle by now came back just too late."
@@ -131,7 +135,7 @@ def _reason(snapshot: Snapshot, timeout: float = math.inf) -> str:
 
 def _with(snapshot: Snapshot) -> str:
     cause = snapshot.connect_error
-    return "" if cause is None else f" with {type(cause).__name__} (the cause above)"
+    return "" if cause is None else f" with {type(cause).__name__} (the cause of this error)"
 
 
 def _counts(snapshot: Snapshot) -> str:
@@ -139,14 +143,14 @@ def _counts(snapshot: Snapshot) -> str:
     size = "unlimited" if c.max_size == math.inf else f"{c.max_size:g}"
     return (
         f"{c.in_use} in use, {c.idle} idle, {c.opening} connecting, {c.closing} closing, max_size {size}; "
-        f"{c.waiting} waiting"
+        f"still waiting: {c.waiting}"
     )
 
 
 def _advice(snapshot: Snapshot, held_here: int, names: Mapping[str, str]) -> list[str]:
     """What fits this situation, the likeliest help first."""
     if snapshot.paused:
-        return ["Call resume(), or find out who paused the pool and what for."]
+        return ["Find out whether the pause is still wanted, for maintenance or a failover; if not, call resume()."]
     advice = []
     if snapshot.connect_error is not None:
         advice.append(_DATABASE_UP)
@@ -155,12 +159,12 @@ def _advice(snapshot: Snapshot, held_here: int, names: Mapping[str, str]) -> lis
     if held_here:
         advice.append(
             "Use the connection that this thread already holds instead of a second one: connection(), transaction() "
-            "and execute() do, checkout() never does."
+            "and execute() use it, checkout() always takes another one."
         )
     kept = sum(hold.kept for hold in snapshot.holders)
     if kept:
         advice.append(
-            f"{kept} of them are kept for their threads and idle: end requests with scope(), call release(), or use "
+            f"Kept for their threads and unused: {kept} in all. End requests with scope(), call release(), or use "
             'checkout="operation".'
         )
     return advice + _about([hold for hold in snapshot.holders[:3] if not hold.kept or hold.in_transaction])

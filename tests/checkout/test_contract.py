@@ -766,7 +766,7 @@ class TestWaiting:
             pool.execute("select 1")
 
         other(keep)
-        with pytest.raises(PoolTimeout, match="1 of them are kept for their threads and idle"):
+        with pytest.raises(PoolTimeout, match="Kept for their threads and unused: 1"):
             pool.execute("select 1", timeout=0)
         other(pool.release)
 

@@ -136,7 +136,7 @@ class TestWaiting:
         told = str(error)
         assert "no connection within 0.05 s" in told and "1 in use" in told and "pool_timeout" in told
         assert re.search(r"MainThread for 0\.\d s, now at \S*test_sqlalchemy.py:\d+ \(", told)
-        assert "This thread holds 1 of them itself" in told
+        assert "This thread holds 1 itself" in told
         assert "pool_size or max_overflow" in told and "/3o7r" in told
         held.close()
 

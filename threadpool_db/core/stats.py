@@ -93,7 +93,7 @@ class Hold:
         elif self.in_transaction is not None:
             facts.append("in a transaction" if self.in_transaction else "in no transaction")
         if self.silent is not None:
-            facts.append(f"silent for {self.silent:.1f} s")
+            facts.append(f"{'no answer' if self.in_statement else 'unused'} for {self.silent:.1f} s")
         return ", ".join(facts)
 
 
