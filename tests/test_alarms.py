@@ -179,7 +179,7 @@ def test_a_failure_that_nobody_minds_any_more_is_none(bell):
         assert future.exception(SOON) is not None
         pass_time(s, 30.0)
         assert bell.heard.empty()
-        assert s.pool._ledger.failing
+        assert s.pool._ledger.reach.failing
         assert looks(s.clock) == 0
 
 

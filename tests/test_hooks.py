@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.drivers import ask
+from tests.faults.bank import Watcher
 from tests.scene import SOON, SocketDriver, background, in_child, leak_reported, scene
 from tests.test_session_options import DIRT, INIT, LITE, SETTING, kind_of, stock
 from threadpool_db import (
@@ -272,15 +273,16 @@ def s_borrow(connection: Any) -> None:
 @pytest.mark.parametrize("threads", ["background", "own"])
 @pytest.mark.parametrize("backoff", [None, Backoff()])
 def test_an_on_connect_that_raises_is_a_failed_connect(threads, backoff):
-    mine, events = ZeroDivisionError("mine"), Events()
+    mine, events, told = ZeroDivisionError("mine"), Events(), Watcher()
     hook = Recorder(mine)
     with scene(
-        max_size=1, background=threads == "background", backoff=backoff, on_connect=hook, observers=[events]
+        max_size=1, background=threads == "background", backoff=backoff, on_connect=hook, observers=[events, told]
     ) as s:
         with pytest.raises(ConnectFailed, match=r"the hook on_connect failed \(ZeroDivisionError, the cause") as caught:
             s.pool.checkout()
         assert caught.value.__cause__ is mine and mine.__traceback__ is None
         assert (s.driver.closed, s.pool.stats().total, s.pool.stats().connect_failures) == (1, 0, 1)
+        told.wait_for("connect_failed")  # a worker tells it when those in line know
         assert [event.kind for event in events] == ["connect_failed"]
         s.clock.advance(5)
         with s.pool.checkout() as connection:

@@ -23,8 +23,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
         "core.alarm core.entry core.backoff core.outage core.overload core.sizing",
-        "core.freshness core.holding core.line core.stats",
-        "core.due core.dialects",
+        "core.freshness core.holding core.line core.reach core.stats",
+        "core.due core.dialects core.failing core.keeping core.opening core.rules",
         "core.audit core.statement core.steering",
         "core.ledger",
     ),

@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 
 from tests.scene import SOON, background, in_child, scene
-from threadpool_db import Backoff, Elastic, PoolConfig, PoolOverloaded, PoolTimeout, live
+from threadpool_db import Backoff, Elastic, PoolConfig, PoolOverloaded, PoolTimeout, PoolUnavailable, live
 from threadpool_db.config import NOT_YET
 from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.holding import Holding
-from threadpool_db.core.ledger import Ledger, Rules
+from threadpool_db.core.ledger import Ledger
+from threadpool_db.core.rules import Rules
 from threadpool_db.testing import Latch
 
 STEADY = Backoff(1.0, 1.0, "exp")
@@ -85,6 +86,7 @@ def test_all_that_the_ledger_derives_from_its_rules_is_derived_anew():
     for name, value in vars(fresh).items():
         if isinstance(value, (int, float, Rules, Freshness)) and name not in ("due", "opening"):
             assert getattr(ledger, name) == value, name
+    assert vars(ledger.reach) == vars(fresh.reach)
 
 
 # --- The size ---------------------------------------------------------------------------------------------------------
@@ -278,6 +280,28 @@ def test_without_a_backoff_nobody_retries_any_more():
         s.driver.always("connect", None)
         s.clock.advance(1)
         waiter.result(SOON).checkin()
+
+
+def test_what_its_server_is_known_for_goes_with_the_backoff():
+    with scene(backoff=None) as s:
+        assert s.pool._ledger.reach.server is None
+        s.pool.reconfigure(backoff=STEADY)
+        known = s.pool._ledger.reach.server
+        s.pool.reconfigure(max_size=4)
+        assert s.pool._ledger.reach.server is known is not None
+        s.pool.reconfigure(backoff=None)
+        assert s.pool._ledger.reach.server is None
+
+
+def test_a_shorter_grace_holds_for_those_who_wait_already():
+    with scene(max_size=1, grace=60, backoff=STEADY) as s:
+        s.pool.checkout().discard()
+        s.driver.always("connect", OSError)
+        [waiter] = s.line_up(1, timeout=100)
+        s.clock.advance(1)
+        s.pool.reconfigure(grace=1)
+        with pytest.raises(PoolUnavailable, match="grace=1 s"):
+            waiter.result(SOON)
 
 
 # --- Sessions ---------------------------------------------------------------------------------------------------------

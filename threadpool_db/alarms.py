@@ -80,9 +80,10 @@ class Lookout:
             found[OVERLOAD] = f"the first in line has waited for {now - head.since:.1f} s, {len(ledger.line)} wait"
         # Between two requests that are refused at once nothing is wanted for a moment: what failed of late counts too.
         wanted = ledger.wants_connection(now) or now - self._failed_at < self._alarms.interval
-        if ledger.failing and now - ledger.failing_since >= target and wanted:
-            error = type(ledger.connect_error).__name__
-            found[UNREACHABLE] = f"connects have failed for {now - ledger.failing_since:.1f} s, the last with {error}"
+        seconds = now - ledger.reach.failing_since
+        if ledger.reach.failing and seconds >= target and wanted:
+            error = type(ledger.reach.error).__name__
+            found[UNREACHABLE] = f"connects have failed for {seconds:.1f} s, the last with {error}"
         return found
 
     def _judge(self, kind: str, detail: str, now: float, pool: ConnectionPool[Any]) -> tuple[Alarm, bool] | None:

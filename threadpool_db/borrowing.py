@@ -72,7 +72,7 @@ class Borrowing:
             if dead is None:
                 if self._timeout <= 0:
                     pool._tell(self._ledger.snatch, waiter)
-                elif self._ledger.failing or not self._queue():
+                elif self._ledger.reach.failing or not self._queue():
                     pool._tell(self._ledger.join, waiter)
             else:
                 waiter.claim = dead

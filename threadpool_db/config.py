@@ -18,7 +18,7 @@ from threadpool_db.core.alarm import Alarms
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.holding import Holding
-from threadpool_db.core.ledger import Rules
+from threadpool_db.core.rules import Rules
 from threadpool_db.core.sizing import Elastic, Sizing
 
 if TYPE_CHECKING:

@@ -111,7 +111,8 @@ def reconfigure(pool: ConnectionPool[Any], changes: dict[str, Any]) -> list[str]
         pool._background.follow(config)
         pool._observers.follow(config.observers)
         pool._lookout = pool._lookout or pool._listen()
-        ledger.server = None if config.backoff is None else ledger.server or pool._upkeep.outage()
+        reach = ledger.reach
+        reach.server = None if config.backoff is None else reach.server or pool._upkeep.outage()
         overload = MaxWaiting(_or_inf(config.max_waiting)) if "max_waiting" in changed else None
         renew = any(name in changed for name in RENEWING)
         orders = ledger.reconfigure(pool._rules(), now, overload, renew)
@@ -179,7 +180,7 @@ def wait_until_ready(pool: ConnectionPool[Any], timeout: float | None, frame: Fr
 
     while not ready():
         # a breaker opens by time alone
-        moment = pool._ledger.failing_since + pool._ledger.rules.grace
+        moment = pool._ledger.reach.patient_until
         until = min(deadline, moment) if moment > pool._now() else deadline
         if not _watch(pool, ready, until) and pool._now() >= deadline:
             raise PoolTimeout(
@@ -187,7 +188,7 @@ def wait_until_ready(pool: ConnectionPool[Any], timeout: float | None, frame: Fr
                     numbers := pool.stats(), pool._now() - start, _connected(pool), pool._config.min_size
                 ),
                 numbers,
-            ) from pool._ledger.connect_error
+            ) from pool._ledger.reach.error
     if pool._ledger.unavailable(pool._now()):
         numbers = snapshot(pool)
         refused: PoolError = PoolUnavailable(

@@ -36,7 +36,7 @@ def take_orders(pool: ConnectionPool[Any], orders: Orders, jobs: deque[Job], apa
             if ticket.entry is not None:
                 ticket.claim = pool._send_out(ticket.entry)
         ticket.gate.open()
-    if pool._ledger.failing or pool._out_since < math.inf:
+    if pool._ledger.reach.failing or pool._out_since < math.inf:
         tell_of_outage(pool, jobs)
     for report in orders.reports:
         pool._lost += report.kind == "lost"

@@ -30,9 +30,10 @@ from threadpool_db.background import Background
 from threadpool_db.borrowing import Borrowing
 from threadpool_db.config import PoolConfig, check_timeout
 from threadpool_db.core.entry import GONE, LEASED, Entry
-from threadpool_db.core.ledger import Ledger, Rules
+from threadpool_db.core.ledger import Ledger
 from threadpool_db.core.line import Orders
 from threadpool_db.core.overload import MaxWaiting
+from threadpool_db.core.rules import Rules
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver, TransactionState
 from threadpool_db.errors import PoolMisuse

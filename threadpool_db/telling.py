@@ -52,8 +52,8 @@ def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool =
             wait=ledger.wait_times.summary(zeros=max(0, ledger.checkouts - sum(ledger.wait_times.counts))),
             use=ledger.use_times.summary(),
             connect=ledger.connect_times.summary(),
-            connect_error=ledger.connect_error,
-            failing_for=max(0.0, now - ledger.failing_since),
+            connect_error=ledger.reach.error,
+            failing_for=max(0.0, now - ledger.reach.failing_since),
         )
     if not held:  # as in an outage, when every thread that is refused gets a snapshot
         return numbers
@@ -131,12 +131,12 @@ def tell_of_outage(pool: ConnectionPool[Any], jobs: deque[Callable[[], None]]) -
     ledger, now = pool._ledger, pool._now()
     told, since = pool._out_since < math.inf, pool._out_since
     if not told and not ledger.closed and ledger.unavailable(now):
-        pool._out_since = ledger.failing_since
-        seconds, error = now - ledger.failing_since, ledger.connect_error
+        pool._out_since = ledger.reach.failing_since
+        seconds, error = now - ledger.reach.failing_since, ledger.reach.error
         detail = f"nothing is connected, and connects have failed for {seconds:.1f} s, the last with "
         detail += type(error).__name__
         jobs.append(functools.partial(pool._observers.tell, "unavailable", seconds, detail, error))
-    elif told and not ledger.failing:
+    elif told and not ledger.reach.failing:
         pool._out_since = math.inf
         detail = f"connected again, after {now - since:.1f} s"
         jobs.append(functools.partial(pool._observers.tell, "available", now - since, detail))

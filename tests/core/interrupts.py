@@ -230,7 +230,7 @@ class Shell:
             room = len(ledger.entries) < rules.max_size and ledger.opening < rules.max_connecting
             served = rules.background and ledger.opening >= len(ledger.line)
             room = room and not ledger.paused
-            if ledger.idle or (room and self.now >= ledger.retry_at(self.now) and not served):
+            if ledger.idle or (room and self.now >= ledger.reach.next_at(self.now) and not served):
                 raise Broken("no needless waiting", f"{ledger!r}")
         right = self.world.core.due.next_due(ledger, self.now)
         if ledger.due > right:

@@ -564,8 +564,8 @@ def numbers(world: World) -> None:
     true = (world.lent, world.opened, world.closures, world.failures, world.dead)
     if told != true:
         raise Broken("counts", f"checkouts, opened, closures, failures, dead: {told}, in truth {true}")
-    if (ledger.connect_error is not None) is not world.failing:
-        raise Broken("counts", f"the last connect error is {ledger.connect_error!r}")
+    if (ledger.reach.error is not None) is not world.failing:
+        raise Broken("counts", f"the last connect error is {ledger.reach.error!r}")
     timed = [sum(times.counts) for times in (ledger.wait_times, ledger.use_times, ledger.connect_times)]
     timed += [ledger.wait_times.total, ledger.use_times.total]
     true_times = [world.waited, world.returned, world.opened, world.wait_time, world.use_time]

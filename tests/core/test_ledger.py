@@ -14,10 +14,11 @@ import pytest
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, Entry
 from threadpool_db.core.freshness import Freshness
-from threadpool_db.core.ledger import Ledger, Rules
+from threadpool_db.core.ledger import Ledger
 from threadpool_db.core.line import Refusal, Step, Ticket
 from threadpool_db.core.outage import Outage
 from threadpool_db.core.overload import MaxWaiting
+from threadpool_db.core.rules import Rules
 from threadpool_db.core.sizing import Counts, Elastic, Fixed, Overflow
 
 ERROR = OSError("refused")
@@ -302,7 +303,7 @@ class TestUnwanted:
         assert entry is not None
         ledger.opened(entry, 5.0, ticket)
         ledger.unwanted(entry, 5.0, ticket)
-        assert (ticket.step, ticket.wake_at, ledger.failing) == (Step.WAIT, 6.0, False)
+        assert (ticket.step, ticket.wake_at, ledger.reach.failing) == (Step.WAIT, 6.0, False)
         ledger.tick(6.0)
         assert ticket.step is Step.OPEN
 
@@ -423,7 +424,7 @@ class TestConnecting:
             waits.append(ticket.wake_at - now)
             now = ticket.wake_at
             ledger.tick(now)
-        assert waits == [1.0, 2.0, 4.0, 8.0] and ledger.connect_error is ERROR
+        assert waits == [1.0, 2.0, 4.0, 8.0] and ledger.reach.error is ERROR
 
     def test_the_first_success_ends_the_delay_and_forgets_the_error(self) -> None:
         ledger = ledger_of(2)
@@ -435,7 +436,7 @@ class TestConnecting:
         ledger.tick(1.0)
         assert ticket.entry is not None
         ledger.opened(ticket.entry, 1.5, ticket)
-        assert ledger.connect_error is None
+        assert ledger.reach.error is None
         ledger.detach(ticket.entry, 1.5)
         ledger.join(other, 1.5)
         assert other.step is Step.OPEN
@@ -979,7 +980,7 @@ class TestOutOfReach:
     def test_what_one_pool_found_out_holds_back_the_others(self) -> None:
         one, other = self.pools(2, 2)
         self.fail(one, 10.0)
-        assert join(other, 10.5).step is Step.WAIT and other.retry_at(10.5) == 11.0
+        assert join(other, 10.5).step is Step.WAIT and other.reach.next_at(10.5) == 11.0
 
     def test_one_of_them_tries_in_each_step(self) -> None:
         one, other = self.pools(2, 2)
@@ -987,7 +988,7 @@ class TestOutOfReach:
         second = join(other, 10.5)
         other.tick(11.0)
         one.tick(11.0)
-        assert (second.step, waits.step) == (Step.OPEN, Step.WAIT) and one.retry_at(11.0) == 12.0
+        assert (second.step, waits.step) == (Step.OPEN, Step.WAIT) and one.reach.next_at(11.0) == 12.0
 
     def test_what_one_pool_reached_lets_the_others_in_on_the_ramp(self) -> None:
         one, other = self.pools(2, 9)
@@ -1011,12 +1012,12 @@ class TestOutOfReach:
     def test_a_no_is_nobody_elses_business(self) -> None:
         one, other = self.pools(2, 2)
         self.fail(one, 10.0, answered=True)
-        assert one.retry_at(10.0) == 11.0 and join(other, 10.0).step is Step.OPEN
+        assert one.reach.next_at(10.0) == 11.0 and join(other, 10.0).step is Step.OPEN
 
     def test_a_pool_that_has_never_connected_is_not_held_back_and_says_at_once_why(self) -> None:
         (one,) = self.pools(2)
         self.fail(one, 10.0)
-        newcomer = Ledger(Rules(2, backoff=Backoff(1.0, 8.0), grace=2.0), server=one.server, draw=lambda: 0.0)
+        newcomer = Ledger(Rules(2, backoff=Backoff(1.0, 8.0), grace=2.0), server=one.reach.server, draw=lambda: 0.0)
         for now in (10.1, 10.2):
             ticket = self.fail(newcomer, now)
             assert ticket.refusal is Refusal.CONNECT_FAILED and ticket.cause is ERROR
@@ -1033,7 +1034,7 @@ class TestOutOfReach:
         self.fail(ledger, 10.0)
         ledger.tick(11.0)
         second = join(ledger, 12.5)
-        assert ledger.opening == 1 and ledger.retry_at(12.5) == 12.0  # another might try, but for the one under way
+        assert ledger.opening == 1 and ledger.reach.next_at(12.5) == 12.0  # but for the one under way another might
         assert second.step is Step.WAIT and second.wake_at == 14.0
 
     def test_whoever_waits_is_refused_when_the_grace_is_over(self) -> None:

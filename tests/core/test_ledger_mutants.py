@@ -17,6 +17,7 @@ from tests.core.walk import Edit, NotFound, load, walk
 WORLDS = {setting.name: setting for setting in SETTINGS}
 LEDGER, LINE, FRESHNESS, SIZING, DUE = "ledger", "line", "freshness", "sizing", "due"
 HOLDING, ENTRY, STEERING = "holding", "entry", "steering"
+REACH, OPENING, FAILING, KEEPING = "reach", "opening", "failing", "keeping"
 
 
 class Mutant(NamedTuple):
@@ -33,9 +34,9 @@ SETTLES = "        self._settle(now, orders)\n        return orders\n"
 MUTANTS = [
     # --- how many
     Mutant(
-        "closing ones are forgotten in the count", "capacity", LEDGER,
-        "if len(self.entries) >= self.rules.max_size or",
-        "if len(self.entries) - self.closing >= self.rules.max_size or",
+        "closing ones are forgotten in the count", "capacity", OPENING,
+        "if len(ledger.entries) >= rules.max_size or",
+        "if len(ledger.entries) - ledger.closing >= rules.max_size or",
     ),
     Mutant(
         "the slot is free before the close", "closed once", LEDGER,
@@ -43,12 +44,12 @@ MUTANTS = [
         "        entry.become(CLOSING)\n        entry.become(GONE)\n        self.closing += 1\n        orders",
     ),
     Mutant(
-        "one slot too many", "capacity", LEDGER,
-        "len(self.entries) >= self.rules.max_size", "len(self.entries) > self.rules.max_size",
+        "one slot too many", "capacity", OPENING,
+        "len(ledger.entries) >= rules.max_size", "len(ledger.entries) > rules.max_size",
     ),
     Mutant(
-        "connects are not limited", "connect limit", LEDGER,
-        " or self.opening >= self.rules.max_connecting:", ":", "fifo, one connect at a time",
+        "connects are not limited", "connect limit", OPENING,
+        " or ledger.opening >= rules.max_connecting:", ":", "fifo, one connect at a time",
     ),
     Mutant(
         "a failed connect is still being opened", "counts", LEDGER,
@@ -71,7 +72,7 @@ MUTANTS = [
     ),
     Mutant(
         "a late connection is for nobody", "closed for a reason", LEDGER,
-        "            orders.wake.append(ticket)\n        else:\n            self._put_back(entry, now, orders)\n",
+        "            orders.wake.append(ticket)\n        else:\n            put_back(self, entry, now, orders)\n",
         "            ticket.step = USE\n",
     ),
     Mutant(
@@ -122,7 +123,7 @@ MUTANTS = [
     ),
     Mutant(
         "who gave up keeps what he was granted", "one holder", LEDGER,
-        "            self._unlend(entry, ticket)\n            self._put_back(entry, now, orders)\n",
+        "            self._unlend(entry, ticket)\n            put_back(self, entry, now, orders)\n",
         "            self._unlend(entry, ticket)\n",
     ),
     Mutant(
@@ -153,7 +154,7 @@ MUTANTS = [
     ),
     Mutant(
         "who gave up costs a connection", "closed for a reason", LEDGER,
-        "            self._unlend(entry, ticket)\n            self._put_back(entry, now, orders)\n",
+        "            self._unlend(entry, ticket)\n            put_back(self, entry, now, orders)\n",
         "            self._unlend(entry, ticket)\n            self.let_go(entry, orders)\n",
     ),
     Mutant(
@@ -174,13 +175,14 @@ MUTANTS = [
         "if self.line or entry.generation != self.generation or", "if self.line or",
     ),
     Mutant(
-        "the long way back asks for no generation", "not kept", LEDGER,
-        "if entry.generation != self.generation or self._fresh.worn(entry, now):", "if self._fresh.worn(entry, now):",
+        "the long way back asks for no generation", "not kept", KEEPING,
+        "if entry.generation != ledger.generation or ledger._fresh.worn(entry, now):",
+        "if ledger._fresh.worn(entry, now):",
     ),
     Mutant(
         "a connect that recycle overtook is used", "fresh", LEDGER,
-        "        if entry.generation != self.generation or self._is_unwanted:\n",
-        "        if self._is_unwanted:\n",
+        "        if entry.generation != self.generation or is_unwanted(self):\n",
+        "        if is_unwanted(self):\n",
     ),
     Mutant(
         "recycle spares the idle ones", "not kept", LEDGER,
@@ -262,9 +264,9 @@ MUTANTS = [
         "return now >= entry.expires_at or entry.uses", "return entry.uses", "lifetimes",
     ),
     Mutant(
-        "an unused one goes to the hot end", "shelf in order", LEDGER,
-        "            self.idle.insert(bisect_right(self.idle, self.rank(entry), key=self.rank), entry)\n",
-        "            self._shelve(entry)\n", "silence",
+        "an unused one goes to the hot end", "shelf in order", KEEPING,
+        "        ledger.idle.insert(bisect_right(ledger.idle, ledger.rank(entry), key=ledger.rank), entry)\n",
+        "        ledger._shelve(entry)\n", "silence",
     ),
     Mutant(
         "the shelf is upside down", "shelf in order", LEDGER,
@@ -312,21 +314,21 @@ MUTANTS = [
         "or head.wake_at != math.inf", "or False", "backoff",
     ),
     Mutant(
-        "the end of the backoff is ignored", "backoff", LEDGER,
-        "if now < self._retry_at or not self.sizing", "if not self.sizing", "backoff",
+        "the end of the backoff is ignored", "backoff", OPENING,
+        "if now < reach.retry_at or not ledger.sizing", "if not ledger.sizing", "backoff",
     ),
     Mutant(
-        "a success does not end the backoff", "no needless waiting", LEDGER,
-        "        self._retry_at = self.fill_at = -math.inf\n", "        self.fill_at = -math.inf\n", "backoff",
+        "a success does not end the backoff", "no needless waiting", REACH,
+        "        self.retry_at = self.fill_at = -math.inf\n", "        self.fill_at = -math.inf\n", "backoff",
     ),
     Mutant(
-        "it is forgotten that the pool ever connected", "refusals", LEDGER,
+        "it is forgotten that the pool ever connected", "refusals", REACH,
         "        self.connected_once = True\n", "", "backoff",
     ),
     Mutant(
-        "a hopeless pool lets everybody wait", "refusals", LEDGER,
-        "            self._refuse(len(self.line), Refusal.CONNECT_FAILED, error, orders)\n",
-        "            pass\n", "backoff",
+        "a hopeless pool lets everybody wait", "refusals", FAILING,
+        "        ledger._refuse(len(ledger.line), Refusal.CONNECT_FAILED, error, orders)\n",
+        "        pass\n", "backoff",
     ),
     Mutant(
         "permits are never freed", "permits", LEDGER,
@@ -334,8 +336,8 @@ MUTANTS = [
         "a budget shared with an outsider",
     ),
     Mutant(
-        "another pool is never let through", "permits", LEDGER,
-        "self.permits.wanted(self, now if head is None else head.since)", "False",
+        "another pool is never let through", "permits", KEEPING,
+        "permits.wanted(ledger, now if head is None else head.since)", "False",
         "a budget shared with an outsider",
     ),
     Mutant(
@@ -343,8 +345,8 @@ MUTANTS = [
         "            self.permits is None and ", "            ", "a budget shared with an outsider",
     ),
     Mutant(
-        "every other pool is let through", "closed for a reason", LEDGER,
-        "self.permits.wanted(self, now if head is None else head.since)", "self.permits.wanted(self, math.inf)",
+        "every other pool is let through", "closed for a reason", KEEPING,
+        "permits.wanted(ledger, now if head is None else head.since)", 'permits.wanted(ledger, float("inf"))',
         "a budget shared with an outsider",
     ),
     # --- the short ways, and numbers
@@ -366,12 +368,12 @@ MUTANTS = [
         "        self._arrive(ticket, now)\n        if now >= self.due:\n", "        if now >= self.due:\n",
     ),
     Mutant(
-        "the cause of a failed connect is not kept", "counts", LEDGER,
-        "        self.connect_error = error\n", "",
+        "the cause of a failed connect is not kept", "counts", REACH,
+        "        self.error = error\n", "",
     ),
     Mutant(
-        "a success does not forget the cause", "counts", LEDGER,
-        "        self.connect_error = self._delay = None\n", "        self._delay = None\n",
+        "a success does not forget the cause", "counts", REACH,
+        "        self.error = self._delay = None\n", "        self._delay = None\n",
     ),
     Mutant(
         "the long way out does not note the time", "counts", LEDGER,
@@ -397,42 +399,42 @@ MUTANTS = [
     # --- in the background: what is opened
     Mutant(
         "more connects than anybody wants", "connects wanted", LEDGER,
-        "while self.opening < self._wanted(now) and self._may_open(now):", "while self._may_open(now):", "background",
+        "while self.opening < wanted(self, now) and may_open(self, now):", "while may_open(self, now):", "background",
     ),
     Mutant(
         "one connect is ordered where two are wanted", "kept ready", LEDGER,
-        "            while self.opening < self._wanted(now)", "            if self.opening < self._wanted(now)",
+        "            while self.opening < wanted(self, now)", "            if self.opening < wanted(self, now)",
         "two kept connected",
     ),
     Mutant(
-        "who waits is promised no connect of his own", "no needless waiting", LEDGER,
-        "wanted = max(wanted, wanted + ready,", "wanted = max(wanted + ready,", "kept alive",
+        "who waits is promised no connect of his own", "no needless waiting", OPENING,
+        "many = max(many, many + ready,", "many = max(many + ready,", "kept alive",
     ),
     Mutant(
-        "a failed connect is never tried again", "audit", LEDGER,
-        "            self.due = min(self.due, self.fill_at)\n        self._settle", "        self._settle",
+        "a failed connect is never tried again", "audit", FAILING,
+        "        ledger.due = min(ledger.due, reach.fill_at)\n", "        pass\n",
         "background, backoff",
     ),
     Mutant(
         "the retry is forgotten where something else is due", "no needless waiting", DUE,
-        "moments = [ledger.fill_at]", "moments: list[float] = []", "background, backoff",
+        "moments = [ledger.reach.fill_at]", "moments: list[float] = []", "background, backoff",
     ),
     Mutant(
-        "what is kept ready is tried again at once", "backoff", LEDGER,
-        "if not (self.closed or now < self.fill_at):", "if not self.closed:", "two kept connected",
+        "what is kept ready is tried again at once", "backoff", OPENING,
+        "if not (ledger.closed or now < ledger.reach.fill_at):", "if not ledger.closed:", "two kept connected",
     ),
     Mutant(
-        "a success does not end the pause of filling", "kept ready", LEDGER,
-        "        self._retry_at = self.fill_at = -math.inf\n", "        self._retry_at = -math.inf\n",
+        "a success does not end the pause of filling", "kept ready", REACH,
+        "        self.retry_at = self.fill_at = -math.inf\n", "        self.retry_at = -math.inf\n",
         "two kept connected",
     ),
     Mutant(
-        "as many as should be are never reached", "kept ready", LEDGER,
-        ", self.rules.min_size - connected)", ")", "two kept connected",
+        "as many as should be are never reached", "kept ready", OPENING,
+        ", rules.min_size - connected)", ")", "two kept connected",
     ),
     Mutant(
-        "one that is asked after is replaced", "connects wanted", LEDGER,
-        "idle = len(self.idle) + len(self.asking)\n            ready", "idle = len(self.idle)\n            ready",
+        "one that is asked after is replaced", "connects wanted", OPENING,
+        "idle = len(ledger.idle) + len(ledger.asking)\n        ready", "idle = len(ledger.idle)\n        ready",
         "kept alive and idle",
     ),
     Mutant(
@@ -445,29 +447,30 @@ MUTANTS = [
         "            orders.wake.append(ticket)\n", "one kept idle",
     ),
     Mutant(
-        "what is one too many is opened ahead of demand", "connects wanted", LEDGER,
-        "min(self.rules.min_idle - idle, self._quiet_below - connected - wanted)", "self.rules.min_idle - idle",
+        "what is one too many is opened ahead of demand", "connects wanted", OPENING,
+        "min(rules.min_idle - idle, ledger._quiet_below - connected - many)", "rules.min_idle - idle",
         "background, overflow",
     ),
     Mutant(
-        "a closed pool is filled", "connects wanted", LEDGER,
-        "if not (self.closed or now < self.fill_at):", "if not now < self.fill_at:", "two kept connected",
+        "a closed pool is filled", "connects wanted", OPENING,
+        "if not (ledger.closed or now < ledger.reach.fill_at):", "if not now < ledger.reach.fill_at:",
+        "two kept connected",
     ),
     Mutant(
         "who has a connect coming is in the way of others", "connects wanted", LEDGER,
         "            ahead -= self.opening\n", "            pass\n", "background, one may wait",
     ),
     Mutant(
-        "one connect that nobody retries ends everybody's wait", "refusals", LEDGER,
-        "self._refuse(1, ", "self._refuse(len(self.line), ", "background, no retry of connects",
+        "one connect that nobody retries ends everybody's wait", "refusals", FAILING,
+        "ledger._refuse(1, ", "ledger._refuse(len(ledger.line), ", "background, no retry of connects",
     ),
     Mutant(
-        "a connect that nobody retries is tried again for ever", "refusals", LEDGER,
-        "self._refuse(1, ", "self._refuse(0, ", "background, no retry of connects",
+        "a connect that nobody retries is tried again for ever", "refusals", FAILING,
+        "ledger._refuse(1, ", "ledger._refuse(0, ", "background, no retry of connects",
     ),
     Mutant(
-        "who has another connect coming is refused", "refusals", LEDGER,
-        "background and len(self.line) > self.opening:", "background and self.line:",
+        "who has another connect coming is refused", "refusals", FAILING,
+        "background and len(ledger.line) > ledger.opening:", "background and ledger.line:",
         "background, no retry of connects",
     ),
     # --- connects that were given up
@@ -502,54 +505,54 @@ MUTANTS = [
     ),
     Mutant(
         "giving up a connect is no failure", "refusals", LEDGER,
-        "            self._take_failure(entry, error, now, orders)\n", "            self._settle(now, orders)\n",
+        "            take_failure(self, entry, error, now, orders)\n", "",
         "background",
     ),
     # --- out of reach
     Mutant(
-        "who waits is not refused", "wakes by itself", LEDGER,
-        "        elif self.unavailable(now):\n", "        elif False:\n", "out of reach",
+        "who waits is not refused", "wakes by itself", FAILING,
+        "    elif ledger.unavailable(now):\n", "    elif False:\n", "out of reach",
     ),
     Mutant(
         "who waits is refused though something is connected", "refusals", LEDGER,
         " and len(self.entries) == self.opening + self.closing\n", "\n", "out of reach",
     ),
     Mutant(
-        "the grace begins anew with each failure", "backoff", LEDGER,
+        "the grace begins anew with each failure", "backoff", REACH,
         "self.failing_since = min(self.failing_since, now)", "self.failing_since = now", "out of reach",
     ),
     Mutant(
-        "a success does not end the outage", "refusals", LEDGER,
-        "        self.failing_since, self._probing = math.inf, False\n", "        self._probing = False\n",
+        "a success does not end the outage", "refusals", REACH,
+        "        self.failing_since, self.probing = math.inf, False\n", "        self.probing = False\n",
         "out of reach",
     ),
     Mutant(
-        "who tries is refused with the rest", "connects wanted", LEDGER,
-        "if not (ticket.tries and self.opening)]", "]", "out of reach, background",
+        "who tries is refused with the rest", "connects wanted", FAILING,
+        "if not (ticket.tries and ledger.opening)]", "]", "out of reach, background",
     ),
     Mutant(
-        "who tried in vain waits on", "refusals", LEDGER,
-        "if not (ticket.tries and self.opening)]", "if not ticket.tries]", "out of reach, background",
+        "who tried in vain waits on", "refusals", FAILING,
+        "if not (ticket.tries and ledger.opening)]", "if not ticket.tries]", "out of reach, background",
     ),
     Mutant(
-        "nobody tries for those who were refused", "no needless waiting", LEDGER,
-        "                self._probing = True\n", "", "out of reach, background",
+        "nobody tries for those who were refused", "no needless waiting", FAILING,
+        "            reach.probing = True\n", "", "out of reach, background",
     ),
     Mutant(
-        "it is tried for ever, whoever was refused last", "connects wanted", LEDGER,
-        "        self._probing = False\n        entry = Entry", "        entry = Entry", "out of reach, background",
+        "it is tried for ever, whoever was refused last", "connects wanted", OPENING,
+        "    ledger.reach.probing = False\n    entry = Entry", "    entry = Entry", "out of reach, background",
     ),
     Mutant(
-        "several try at once", "connects wanted", LEDGER,
-        "return min(wanted, 1) if self.unavailable(now) else wanted", "return wanted", "out of reach, background",
+        "several try at once", "connects wanted", OPENING,
+        "return min(many, 1) if ledger.unavailable(now) else many", "return many", "out of reach, background",
     ),
     Mutant(
-        "a closed pool tries", "connects wanted", LEDGER,
-        "(self._probing and not self.closed)", "self._probing", "out of reach, one slot",
+        "a closed pool tries", "connects wanted", OPENING,
+        "(ledger.reach.probing and not ledger.closed)", "ledger.reach.probing", "out of reach, one slot",
     ),
     Mutant(
-        "nobody looks when the grace is over", "fails fast", LEDGER,
-        "            self.due = min(self.due, patience)\n", "            pass\n", "out of reach, patient",
+        "nobody looks when the grace is over", "fails fast", FAILING,
+        "        ledger.due = min(ledger.due, reach.patient_until)\n", "        pass\n", "out of reach, patient",
     ),
     Mutant(
         "the head sleeps through the end of the grace", "fails fast", LEDGER,
@@ -560,12 +563,12 @@ MUTANTS = [
         "patience < (moment if moment > now else math.inf):", "patience < moment:", "out of reach, one at a time",
     ),
     Mutant(
-        "out of reach it is tried without a pause", "backoff", LEDGER,
-        "elif self.connected_once or self.unavailable(now):", "elif self.connected_once:", "out of reach",
+        "out of reach it is tried without a pause", "backoff", REACH,
+        "return self.connected_once or now >= self.patient_until", "return self.connected_once", "out of reach",
     ),
     Mutant(
         "a full pool lets one queue in an outage", "audit", LEDGER,
-        "or now >= self.due or self.failing:", "or now >= self.due:", "out of reach, one slot",
+        "        if self.reach.failing_since < math.inf:", "        if False:", "out of reach, one slot",
     ),
     # --- questions
     Mutant(
@@ -629,7 +632,8 @@ MUTANTS = [
     ),
     Mutant(
         "an empty pool has something to look after", "at rest", DUE,
-        "moments = [ledger.fill_at]", "moments = [ledger.fill_at, now + ledger.unattended]", "one kept idle, silence",
+        "moments = [ledger.reach.fill_at]", "moments = [ledger.reach.fill_at, now + ledger.unattended]",
+        "one kept idle, silence",
     ),
     Mutant(
         "recycled within a time is recycled at once", "closed for a reason", LEDGER,
@@ -753,15 +757,15 @@ MUTANTS = [
     # --- an operator: paused
     Mutant(
         "a pause keeps what is idle", "paused", STEERING,
-        "    ledger.hope()\n    ledger._let_all_idle_go(orders)\n", "    ledger.hope()\n", "paused",
+        "    ledger.reach.hope()\n    ledger._let_all_idle_go(orders)\n", "    ledger.reach.hope()\n", "paused",
     ),
     Mutant(
-        "a pause opens all the same", "paused", LEDGER,
-        "        if self.paused:\n            return False\n", "", "paused",
+        "a pause opens all the same", "paused", OPENING,
+        "    if ledger.paused:\n        return False\n", "", "paused",
     ),
     Mutant(
-        "what comes back in a pause is kept", "paused", LEDGER,
-        "return self.paused or len(self.entries)", "return len(self.entries)", "paused",
+        "what comes back in a pause is kept", "paused", KEEPING,
+        "return ledger.paused or len(ledger.entries)", "return len(ledger.entries)", "paused",
     ),
     Mutant(
         "what comes back the short way in a pause is kept", "paused", STEERING,
@@ -773,7 +777,7 @@ MUTANTS = [
     ),
     Mutant(
         "what was opened in a pause is used", "paused", LEDGER,
-        "        if entry.generation != self.generation or self._is_unwanted:\n",
+        "        if entry.generation != self.generation or is_unwanted(self):\n",
         "        if entry.generation != self.generation:\n", "paused",
     ),
     Mutant(
@@ -785,13 +789,13 @@ MUTANTS = [
         "        resume(self)\n        self._settle(now, orders)\n", "        resume(self)\n", "paused",
     ),
     Mutant(
-        "a connect that fails in a pause begins an outage", "refusals", LEDGER,
-        "        if self.paused:  # the server may have been stopped for it: that begins no outage\n",
-        "        if False:\n", "paused, background",
+        "a connect that fails in a pause begins an outage", "refusals", FAILING,
+        "    if ledger.paused:  # the server may have been stopped for it: that begins no outage\n",
+        "    if False:\n", "paused, background",
     ),
     Mutant(
         "an outage goes on in a pause", "counts", STEERING,
-        "    ledger.hope()\n", "", "paused, backoff",
+        "    ledger.reach.hope()\n", "", "paused, backoff",
     ),
     # --- and resized
     Mutant(
@@ -813,12 +817,14 @@ MUTANTS = [
         "len(ledger.entries) - ledger.closing - rules.max_size", "len(ledger.entries) - rules.max_size", "resized",
     ),
     Mutant(
-        "one beyond the new size is kept when it comes back", "capacity", LEDGER,
-        "return self.paused or len(self.entries) - self.closing > self.rules.max_size", "return self.paused", "resized",
+        "one beyond the new size is kept when it comes back", "capacity", KEEPING,
+        "return ledger.paused or len(ledger.entries) - ledger.closing > ledger.rules.max_size", "return ledger.paused",
+        "resized",
     ),
     Mutant(
-        "the first to come back is closed for those on their way out", "closed for a reason", LEDGER,
-        "return self.paused or len(self.entries) - self.closing > ", "return self.paused or len(self.entries) > ",
+        "the first to come back is closed for those on their way out", "closed for a reason", KEEPING,
+        "return ledger.paused or len(ledger.entries) - ledger.closing > ",
+        "return ledger.paused or len(ledger.entries) > ",
         "resized",
     ),
     Mutant(

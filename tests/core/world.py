@@ -15,6 +15,7 @@ has been lent how many.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections import OrderedDict, deque
@@ -42,12 +43,12 @@ class World:
 
     def __init__(self, setting: Setting, core: SimpleNamespace) -> None:
         self.setting, self.core = setting, core
-        if not hasattr(core.ledger.Entry, "clone"):
-            core.ledger.Entry = watched(core.ledger.Entry, core.due.Reported)
+        if not hasattr(core.opening.Entry, "clone"):
+            core.opening.Entry = watched(core.opening.Entry, core.due.Reported)
         core.due.ASKED_AT_ONCE = setting.asked_at_once
         self.shared = Shared() if setting.shared else None
         self.ledger = core.ledger.Ledger(
-            core.ledger.Rules(
+            core.rules.Rules(
                 max_size=setting.max_size,
                 min_size=setting.min_size,
                 min_idle=setting.min_idle,
@@ -530,6 +531,7 @@ class World:
             self.shared.before(now),
             self.shared.wants_since is None,
         )
+        reach = ledger.reach
         return (
             tuple(sorted(looks)),
             tuple(map(self.look, ledger.idle)),
@@ -537,17 +539,17 @@ class World:
             tuple(sorted(map(self.look, self.connecting))),
             tuple(sorted(map(self.look, self.asked))),
             (self.paused, ledger.paused, self.max_size, ledger.rules.max_size, ledger._easy),
-            (ledger.closed, ledger.connected_once, max(0, ledger._retry_at - now), max(0, ledger.fill_at - now)),
+            (ledger.closed, reach.connected_once, max(0, reach.retry_at - now), max(0, reach.fill_at - now)),
             (self.ever_connected, max(0, self.retry_at - now), max(0, self.fill_at - now), max(0, ledger.due - now)),
-            self.delay and (self.delay, ledger._delay),
+            self.delay and (self.delay, reach._delay),
             self.setting.grace < math.inf and self.ways_to_fail(),
             shared,
         )
 
     def ways_to_fail(self) -> Any:
-        ledger, now, grace = self.ledger, self.now, self.setting.grace
-        since = (max(0, self.failing_since + grace - now), max(0, ledger.failing_since + grace - now))
-        return *since, self.probing, ledger._probing
+        reach, now, grace = self.ledger.reach, self.now, self.setting.grace
+        since = (max(0, self.failing_since + grace - now), max(0, reach.failing_since + grace - now))
+        return *since, self.probing, reach.probing
 
     def clone(self) -> World:
         """A copy that shares nothing that changes."""
@@ -587,6 +589,8 @@ class World:
                 copied = kind([same[id(entry)] for entry in value])
             elif kind is BuiltinMethodType:  # a method of the shelf, which was copied before
                 copied = getattr(new.idle, value.__name__)
+            elif name == "reach":
+                copied = copy.copy(value)  # of plain values
             elif issubclass(kind, OrderedDict):
                 copied = kind.fromkeys([same[id(ticket)] for ticket in value])
             else:
@@ -606,6 +610,9 @@ def changeable(ledger: Any) -> list[tuple[str, Any]]:
                 _CHANGEABLE[ledger_class].append((name, type(value)))
             elif isinstance(value, (list, dict)):
                 raise TypeError(f"the world cannot copy the ledger's {name}")
+        _CHANGEABLE[ledger_class].append(("reach", type(ledger.reach)))
+        if odd := [name for name, value in vars(ledger.reach).items() if isinstance(value, (list, dict, set, deque))]:
+            raise TypeError(f"the world cannot copy what the ledger's reach has in {odd}")
     return _CHANGEABLE[ledger_class]
 
 

@@ -33,9 +33,11 @@ from threadpool_db.config import PoolConfig
 
 PACKAGE = "threadpool_db"
 FOLDER = Path(__file__).resolve().parents[2] / PACKAGE
+#: The ledger and its parts.
+UNDER_THE_LOCK = ("core.reach", "core.failing", "core.keeping", "core.opening", "core.ledger")
 ROOMS = (
     "core.outage",
-    "core.ledger",
+    *UNDER_THE_LOCK,
     "waiting",
     "lease",
     "keeper",
@@ -85,8 +87,8 @@ def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
 
 #: Of a longer story the beginning and the end are told.
 LONG = 1_000
-#: Within these each line is a point of a fine schedule. The ledger is not among them: it is under the lock.
-FILES = [str(path_of(room)) for room in ROOMS if room != "core.ledger"]
+#: Within these each line is a point of a fine schedule. The ledger is not among them.
+FILES = [str(path_of(room)) for room in ROOMS if room not in UNDER_THE_LOCK]
 
 
 def imported() -> SimpleNamespace:

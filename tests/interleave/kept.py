@@ -172,7 +172,7 @@ class KeptWorld(World):
         if line and retry_at > now and self.should_open(at=retry_at) and planned > retry_at:
             raise Broken("looked after", f"{line[0]!r} could be served at {retry_at:g}, planned is {planned:g}")
         missing = self._missing(len(ledger.idle) + len(ledger.asking)) - ledger.opening
-        if missing > 0 and now >= ledger.fill_at and self.could_open():
+        if missing > 0 and now >= ledger.reach.fill_at and self.could_open():
             raise Broken("kept ready", f"{missing} more should be on their way")
 
     def _missing(self, idle: int) -> float:

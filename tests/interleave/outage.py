@@ -137,7 +137,7 @@ class Watch:
         self._entries: dict[Any, None] = dict.fromkeys(ledger.entries)
         self._begun_for: dict[Any, Any] = {}  # connects that began out of reach, and who was the first to wait then
         self._late_since = math.inf
-        ledger.server = Known(server, ledger.server)
+        ledger.reach.server = Known(server, ledger.reach.server)
         ledger.opened = self._hears(ledger.opened, self._opened)
         ledger.failed = self._hears(ledger.failed, self._failed)
         ledger.overdue = self._hears(ledger.overdue, self._failed)
@@ -167,7 +167,7 @@ class Watch:
     def _opened(self, now: float) -> None:
         self._failing_since, self._failed_at = math.inf, -math.inf
         self._owed = False
-        if self._ledger.failing_since < math.inf or self._ledger.connect_error is not None:
+        if self._ledger.reach.failing_since < math.inf or self._ledger.reach.error is not None:
             self._fail("it is over", "a connect has succeeded, and the pool has not noticed")
 
     def _failed(self, now: float) -> None:
@@ -195,11 +195,11 @@ class Watch:
 
     def _at_release(self) -> None:
         ledger, gone = self._ledger, self.out_of_reach()
-        ledger.server.answers.clear()
+        ledger.reach.server.answers.clear()
         begun = [entry for entry in ledger.entries if entry not in self._entries]
-        if len(begun) > ledger.server.admitted:
+        if len(begun) > ledger.reach.server.admitted:
             self._fail("one tries", "a connect began, and the pool has not asked what the others know")
-        ledger.server.admitted = 0
+        ledger.reach.server.admitted = 0
         for entry in begun:
             self._owed = False
             if entry.opened_at < self._failed_at + self._w.config.backoff.shortest - A_BIT:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.interleave.mutants import BORROWING, Mutant
 
-OUTAGE, LEDGER, KEEPER = "core.outage", "core.ledger", "keeper"
+OUTAGE, REACH, FAILING = "core.outage", "core.reach", "core.failing"
+LEDGER, KEEPER = "core.ledger", "keeper"
 
 # fmt: off
 OUTAGE_MUTANTS = [
@@ -26,22 +27,22 @@ OUTAGE_MUTANTS = [
         "    return Outage()\n",
     ),
     Mutant(
-        "a pool does not ask what the others know", "one tries", "two pools ask at once", LEDGER,
-        "        return self.server if self.connected_once or self.unavailable(now) else None\n",
+        "a pool does not ask what the others know", "one tries", "two pools ask at once", REACH,
+        "        return self.server if self.is_awaited(now) else None\n",
         "        return None\n",
     ),
     Mutant(
         "nobody tries for those who were refused", "somebody tries",
-        "nothing connects for longer than the grace, with a keeper", LEDGER,
-        "                self._probing = True\n",
+        "nothing connects for longer than the grace, with a keeper", FAILING,
+        "            reach.probing = True\n",
         "",
     ),
     # --- who waits, and who is refused
     Mutant(
         "nobody looks when the grace is over", "nobody waits",
-        "a connect hangs while the grace ends, with a keeper", LEDGER,
-        "            self.due = min(self.due, patience)\n",
-        "            pass\n",
+        "a connect hangs while the grace ends, with a keeper", FAILING,
+        "        ledger.due = min(ledger.due, reach.patient_until)\n",
+        "        pass\n",
     ),
     Mutant(
         "the head sleeps through the end of the grace", "nobody waits",
@@ -63,8 +64,8 @@ OUTAGE_MUTANTS = [
     ),
     Mutant(
         "who tries is refused with the rest", "it is over",
-        "who is the first to ask is connected for, with a keeper", LEDGER,
-        "if not (ticket.tries and self.opening)]",
+        "who is the first to ask is connected for, with a keeper", FAILING,
+        "if not (ticket.tries and ledger.opening)]",
         "]",
     ),
     Mutant(
@@ -84,9 +85,9 @@ OUTAGE_MUTANTS = [
         "            return\n",
     ),
     Mutant(
-        "the pool does not notice that it is over", "it is over", "nothing connects for longer than the grace", LEDGER,
-        "        self.failing_since, self._probing = math.inf, False\n",
-        "        self._probing = False\n",
+        "the pool does not notice that it is over", "it is over", "nothing connects for longer than the grace", REACH,
+        "        self.failing_since, self.probing = math.inf, False\n",
+        "        self.probing = False\n",
     ),
     Mutant(
         "there is no ramp", "the way back", "two pools come back by the ramp", OUTAGE,

@@ -241,10 +241,11 @@ def repeatable(shell: SimpleNamespace) -> Any:
 def next_try(ledger: Any, now: float) -> float:
     """As the ledger says it. But its own lines must not run here, where an interrupt that is injected into them would
     strike the watchers."""
-    moment: float = max(ledger._retry_at, getattr(ledger.server, "told", -math.inf))
-    server, step = ledger.server, ledger.server._step
-    gone = now >= ledger.failing_since + ledger.rules.grace and len(ledger.entries) == ledger.opening + ledger.closing
-    if step is not None and (ledger.connected_once or gone) and (step.failing or now < server._back_since + RAMP):
+    reach, server = ledger.reach, ledger.reach.server
+    moment: float = max(reach.retry_at, getattr(server, "told", -math.inf))
+    step = server._step
+    gone = now >= reach.failing_since + ledger.rules.grace and len(ledger.entries) == ledger.opening + ledger.closing
+    if step is not None and (reach.connected_once or gone) and (step.failing or now < server._back_since + RAMP):
         while step._following:
             (step,) = step._following.values()
         moment = max(moment, step.at)
@@ -457,7 +458,7 @@ class World:
             self.numbers[self.s.current.name] = ledger.arrivals - 1
         if ledger.connect_failures != self._failures:
             self._failures = ledger.connect_failures
-            if not ledger.connected_once:
+            if not ledger.reach.connected_once:
                 self._look_at_first_failure()
         if len(ledger.entries) > ledger.rules.max_size:
             raise Broken("capacity", f"{len(ledger.entries)} connections")

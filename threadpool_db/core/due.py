@@ -95,7 +95,7 @@ def ask(ledger: Ledger, now: float, orders: Orders) -> None:
 def next_due(ledger: Ledger, now: float) -> float:
     """When all that was due has been done: the next moment at which time alone gives something to do."""
     fresh, holding = ledger.rules.freshness, ledger.rules.holding
-    moments = [ledger.fill_at]
+    moments = [ledger.reach.fill_at]
     for entry in () if ledger.closed else ledger.entries:
         if entry.state in (IDLE, LEASED):  # it may be lent and come back by the short ways, which plan nothing
             moments += (entry.expires_at, now + ledger.unattended)

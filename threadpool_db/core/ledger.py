@@ -16,6 +16,10 @@ What it promises, in every state:
 - where there is a background, a connect is under way for each who waits and for all that should be kept ready, as soon
   as nothing forbids it; and whoever calls ``tick`` at ``due``, and only then, misses nothing.
 
+These have rooms of their own: connects that fail (``reach``, ``failing``), what should be opened and may be
+(``opening``), what is kept (``keeping``), what time brings (``due``), an operator's wishes (``steering``), and what
+interrupts left (``audit``).
+
 Two events are short, for the case that pays for everything else: ``take`` when one is idle, fresh and nobody waits,
 ``give`` when it is still good and nobody waits. They answer without making an order.
 
@@ -27,45 +31,24 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from threadpool_db.core.audit import audit, lose
-from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.due import ask, next_due, over, overheld, retire, take_away
 from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, Entry
-from threadpool_db.core.freshness import Freshness
-from threadpool_db.core.holding import Holding
+from threadpool_db.core.failing import fail_fast, take_failure
+from threadpool_db.core.keeping import is_unwanted, put_back
 from threadpool_db.core.line import OPEN, PING, USE, WAIT, Line, Orders, Refusal, Report, Step, Ticket
+from threadpool_db.core.opening import may_open, reserve, wanted
 from threadpool_db.core.outage import Server
 from threadpool_db.core.overload import MaxWaiting, Overload
+from threadpool_db.core.reach import Reach
+from threadpool_db.core.rules import Rules
 from threadpool_db.core.sizing import Counts, Elastic, Permits, Sizing
 from threadpool_db.core.stats import BOUNDS, Histogram
 from threadpool_db.core.steering import cut_off, pause, reconfigure, resume, shorten_line, take_to_ask
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The settings of a ledger. ``order`` is which idle connection goes first: the ``"lifo"`` one used last, so that
-    the rest can age out, or the ``"fifo"`` one idle longest. ``backoff=None``: a failed connect is its borrower's own
-    affair, nobody retries. ``grace``: when nothing is connected and connects have failed for so long, nobody waits any
-    more; without a backoff it has no meaning. ``background``: connects are ordered (``orders.open``) and a waiter takes
-    whichever comes first; else the head of the line is elected to connect. ``min_size``, ``min_idle`` and ``keepalive``
-    need it. ``short_ways`` False: there is more to do at each checkout, and ``take`` never answers."""
-
-    max_size: float = 10
-    min_size: int = 0
-    min_idle: int = 0
-    max_connecting: float = 2
-    order: str = "lifo"
-    freshness: Freshness = Freshness()
-    backoff: Backoff | None = Backoff()
-    grace: float = math.inf
-    background: bool = False
-    holding: Holding = Holding()
-    short_ways: bool = True
 
 
 class Ledger:
@@ -81,7 +64,7 @@ class Ledger:
         self.sizing = sizing or Elastic()
         self.overload = overload or MaxWaiting()
         self.permits = permits
-        self.server = server
+        self.reach = Reach(rules, server)
         self._draw = draw
 
         self.entries: set[Entry] = set()  # all that count against max_size
@@ -95,14 +78,6 @@ class Ledger:
         self.closed = self.paused = False
         self.due = math.inf  # when time alone gives tick something to do, at the latest
 
-        self.connected_once = False
-        self.connect_error: BaseException | None = None
-        self._delay: float | None = None
-        self._retry_at = -math.inf
-        self.fill_at = -math.inf  # nothing is opened ahead of demand before
-        self.failing_since = math.inf
-        self._probing = False  # somebody was refused since the last connect began: the next one needs no waiter
-
         self.arrivals = self._joined = self._lent = 0
         self.opened_count = self.closures = self.connect_failures = self.dead_count = 0
         self.mended = 0  # how often an audit found what an interrupt had left
@@ -111,7 +86,7 @@ class Ledger:
 
     def adopt(self, rules: Rules) -> None:
         """Go by these rules from now on, and by all that is derived from them. ``order`` is for life."""
-        self.rules = rules
+        self.rules = self.reach.rules = rules
         self._fresh = rules.freshness
         # where some are to be kept ready, each one taken may order another connect: the long way
         self._carefree = -math.inf if rules.min_idle or not rules.short_ways else rules.freshness.carefree
@@ -176,7 +151,9 @@ class Ledger:
 
     def queue(self, ticket: Ticket, now: float) -> bool:
         """Into a line that moves only when something comes back. False: nothing was done, ``join`` must."""
-        if self.idle or len(self.entries) < self.rules.max_size or self.closed or now >= self.due or self.failing:
+        if self.idle or len(self.entries) < self.rules.max_size or self.closed or now >= self.due:
+            return False
+        if self.reach.failing_since < math.inf:  # it is ``failing``, said without a call
             return False
         self._arrive(ticket, now)
         if self._admits(len(self.line), now):
@@ -229,7 +206,7 @@ class Ledger:
         elif entry is not None and entry.state is LEASED and step is not OPEN:
             over(entry, now, orders)
             self._unlend(entry, ticket)
-            self._put_back(entry, now, orders)
+            put_back(self, entry, now, orders)
         self._settle(now, orders)
         return orders
 
@@ -243,7 +220,7 @@ class Ledger:
         entry.last_used = now
         self.use_times.add(now - entry.taken_at)
         if reusable:
-            self._put_back(entry, now, orders)
+            put_back(self, entry, now, orders)
         else:
             entry.unfit = True
             self.let_go(entry, orders)
@@ -259,14 +236,11 @@ class Ledger:
             orders.close.append(entry)
             return orders
         self.opening -= 1
-        self.connected_once = True
-        self.hope()
-        if self.server is not None:
-            self.server.connected(now)
+        self.reach.succeeded(now)
         entry.opened_at = entry.last_used = entry.asked_at = now
         entry.expires_at = min(entry.expires_at, self._fresh.expires_at(now, self._draw()))
         self.due = now  # one more changes what may be retired, and is to be looked after
-        if entry.generation != self.generation or self._is_unwanted:
+        if entry.generation != self.generation or is_unwanted(self):
             self.let_go(entry, orders)
             if ticket is not None:
                 self._resume(ticket)
@@ -275,7 +249,7 @@ class Ledger:
             ticket.step = USE
             orders.wake.append(ticket)
         else:
-            self._put_back(entry, now, orders)
+            put_back(self, entry, now, orders)
         self._settle(now, orders)
         return orders
 
@@ -300,7 +274,8 @@ class Ledger:
             self._resume(ticket)
         elif ticket is not None:
             ticket.refuse(Refusal.CONNECT_FAILED, error)
-        self._take_failure(entry, error, now, orders, answered)
+        take_failure(self, entry, error, now, orders, answered)
+        self._settle(now, orders)
         return orders
 
     def overdue(self, entry: Entry, now: float, error: BaseException) -> Orders:
@@ -311,7 +286,8 @@ class Ledger:
             self.opening -= 1
             self.closing += 1
             entry.given_up = True
-            self._take_failure(entry, error, now, orders)
+            take_failure(self, entry, error, now, orders)
+            self._settle(now, orders)
         return orders
 
     def asked(self, entry: Entry, now: float, alive: bool) -> Orders:
@@ -320,7 +296,7 @@ class Ledger:
         self.asking.remove(entry)
         entry.asked_at = now
         if alive:
-            self._put_back(entry, now, orders)
+            put_back(self, entry, now, orders)
         else:
             self.dead_count += 1
             self._let_go_of_silent(entry, now, orders)
@@ -350,9 +326,8 @@ class Ledger:
         entry.last_used = now
         self.let_go(entry, orders)
         if new:
-            self._retry_at = max(self._retry_at, now + (self.rules.backoff or Backoff()).after(None, self._draw()))
-            self.fill_at = max(self.fill_at, self._retry_at)
-            self.due = min(self.due, self.fill_at)
+            self.reach.disappointed(now, self._draw())
+            self.due = min(self.due, self.reach.fill_at)
         if ticket is not None:
             self._resume(ticket)
         self._settle(now, orders)
@@ -510,7 +485,7 @@ class Ledger:
 
     def wants_connection(self, now: float) -> bool:
         """Is one being opened, or would one be if the pause after a failed connect were over?"""
-        return self.opening > 0 or self._wanted(max(now, self.fill_at)) > 0
+        return self.opening > 0 or wanted(self, max(now, self.reach.fill_at)) > 0
 
     # --- The rules --------------------------------------------------------------------------------------------------
 
@@ -545,14 +520,14 @@ class Ledger:
                 orders.wake.append(head)
             elif self.rules.background:
                 break
-            elif self._may_open(now):
-                entry = self._reserve(now)
+            elif may_open(self, now):
+                entry = reserve(self, now)
                 del self.line[head]  # the ticket last, here too: what is granted to one in line is granted to it again
                 self._grant(head, OPEN, entry, now)
                 orders.wake.append(head)
             else:
                 # nothing but time may help it: the head, and only the head, wakes by itself and calls tick
-                moment, patience = self.retry_at(now), self.failing_since + self.rules.grace
+                moment, patience = self.reach.next_at(now), self.reach.patient_until
                 if now < patience < (moment if moment > now else math.inf):
                     moment = patience
                 if head.wake_at != moment and moment > now:
@@ -563,72 +538,12 @@ class Ledger:
             ask(self, now, orders)
             self.due = next_due(self, now)
         if self.rules.background:
-            while self.opening < self._wanted(now) and self._may_open(now):
-                orders.open.append(self._reserve(now))
+            while self.opening < wanted(self, now) and may_open(self, now):
+                orders.open.append(reserve(self, now))
                 if (head := self.line.head) is not None and self.unavailable(now):
                     head.tries = True
-        if self.failing and self.line:
-            self._fail_fast(now, orders)
-
-    def _fail_fast(self, now: float, orders: Orders) -> None:
-        """When the database has been out of reach for long enough nobody waits, but for who came to be the first to
-        ask in this step of the backoff: a connect was begun for him."""
-        patience = self.failing_since + self.rules.grace
-        if now < patience:
-            self.due = min(self.due, patience)
-        elif self.unavailable(now):
-            for ticket in [ticket for ticket in self.line if not (ticket.tries and self.opening)]:
-                del self.line[ticket]
-                ticket.refuse(Refusal.UNAVAILABLE, self.connect_error)
-                orders.wake.append(ticket)
-                self._probing = True
-
-    def _wanted(self, now: float) -> float:
-        """How many connects should be under way: one for each who waits, and what is to be kept ready. While the
-        database is out of reach one will do, and is for whoever was refused since the last one."""
-        wanted: float = len(self.line) or (self._probing and not self.closed)
-        if not (self.closed or now < self.fill_at):
-            connected = len(self.entries) - self.opening - self.closing
-            idle = len(self.idle) + len(self.asking)
-            ready = min(self.rules.min_idle - idle, self._quiet_below - connected - wanted)  # none that is one too many
-            wanted = max(wanted, wanted + ready, self.rules.min_size - connected)
-        return min(wanted, 1) if self.unavailable(now) else wanted
-
-    def _may_open(self, now: float) -> bool:
-        if self.paused:
-            return False
-        if len(self.entries) >= self.rules.max_size or self.opening >= self.rules.max_connecting:
-            return False
-        if now < self._retry_at or not self.sizing.may_open(self.counts(), now):
-            return False
-        server, permits = self._server(now), self.permits
-        turn = -math.inf if server is None else server.next_at(now)
-        if now >= turn:
-            if permits is not None and not permits.take(self):
-                return False
-            if server is None or server.admits(now):  # last: a turn that is taken is used
-                return True
-            if permits is not None:
-                permits.free(self)  # another pool of that server was faster
-        self.due = min(self.due, turn if now < turn else now)
-        return False
-
-    def _server(self, now: float) -> Server | None:
-        """What all its pools know of it; nothing to one that has never connected, and is to say at once why."""
-        return self.server if self.connected_once or self.unavailable(now) else None
-
-    def retry_at(self, now: float) -> float:
-        """When the next connect may start; a time that has passed if now."""
-        server = self._server(now)
-        return self._retry_at if server is None else max(self._retry_at, server.next_at(now))
-
-    def _reserve(self, now: float) -> Entry:
-        self._probing = False
-        entry = Entry(now, self.generation)
-        self.entries.add(entry)
-        self.opening += 1
-        self.weigh()
-        return entry
+        if self.line and self.reach.failing:
+            fail_fast(self, now, orders)
 
     def _grant(self, ticket: Ticket, step: Step, entry: Entry, now: float) -> None:
         ticket.grant(step, entry)
@@ -647,30 +562,6 @@ class Ledger:
         self._lent -= 1
         if ticket is not None and entry.taken_at > ticket.since:
             self.wait_times.remove(entry.taken_at - ticket.since)
-
-    def _put_back(self, entry: Entry, now: float, orders: Orders) -> None:
-        """On the shelf, unless it is of no more use, or one too many, or another pool has waited longer for it."""
-        head = self.line.head
-        if entry.generation != self.generation or self._fresh.worn(entry, now):
-            self.let_go(entry, orders)
-        elif self._is_unwanted:
-            self.let_go(entry, orders)
-        elif self.permits is not None and self.permits.wanted(self, now if head is None else head.since):
-            self.let_go(entry, orders)
-        else:
-            entry.become(IDLE)
-            # where its last use puts it, which is not the hot end if its borrower gave up before using it
-            self.idle.insert(bisect_right(self.idle, self.rank(entry), key=self.rank), entry)
-            self.due = min(self.due, entry.last_used + self.unattended)
-            many = head is None and len(self.entries) > self._quiet_below
-            if many and self.sizing.one_too_many(self.counts(), now):
-                self.idle.remove(entry)
-                self.let_go(entry, orders)
-
-    @property
-    def _is_unwanted(self) -> bool:
-        """Must whatever comes to be had now be closed: in a pause, or beyond a ``max_size`` that was lowered?"""
-        return self.paused or len(self.entries) - self.closing > self.rules.max_size
 
     def rank(self, entry: Entry) -> float:
         """The shelf is sorted by this."""
@@ -700,47 +591,9 @@ class Ledger:
         self.opening -= 1
         self._forget(entry)
 
-    def hope(self) -> None:
-        """Forget that connects have failed."""
-        self.connect_error = self._delay = None
-        self._retry_at = self.fill_at = -math.inf
-        self.failing_since, self._probing = math.inf, False
-
-    @property
-    def failing(self) -> bool:
-        """Has no connect succeeded since one failed?"""
-        return self.failing_since < math.inf
-
     def unavailable(self, now: float) -> bool:
         """Is nothing connected, and have connects failed for ``grace``? Then nobody waits."""
-        return now >= self.failing_since + self.rules.grace and len(self.entries) == self.opening + self.closing
-
-    def _take_failure(
-        self, entry: Entry, error: BaseException, now: float, orders: Orders, answered: bool = False
-    ) -> None:
-        """A pool that has never connected refuses everybody in line at once; one that has tries again after a delay.
-        Where nobody retries, one in line goes without: the connect was his, and is not ordered again."""
-        self.connect_failures += 1
-        if self.paused:  # the server may have been stopped for it: that begins no outage
-            self._settle(now, orders)
-            return
-        self.connect_error = error
-        backoff, background = self.rules.backoff, self.rules.background
-        self._delay = (backoff or Backoff()).after(self._delay, self._draw())
-        self.failing_since = min(self.failing_since, now)
-        if self.server is not None and not answered:
-            self.server.failed(entry.opened_at, now, self._delay)
-        if backoff is None:
-            if background and len(self.line) > self.opening:
-                self._refuse(1, Refusal.CONNECT_FAILED, error, orders)
-        elif self.connected_once or self.unavailable(now):
-            self._retry_at = now + self._delay
-        else:
-            self._refuse(len(self.line), Refusal.CONNECT_FAILED, error, orders)
-        if background:
-            self.fill_at = now + self._delay
-            self.due = min(self.due, self.fill_at)
-        self._settle(now, orders)
+        return now >= self.reach.patient_until and len(self.entries) == self.opening + self.closing
 
     def _forget(self, entry: Entry) -> None:
         self.entries.discard(entry)

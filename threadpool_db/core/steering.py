@@ -18,14 +18,15 @@ from threadpool_db.core.line import Orders, Refusal, Report
 
 if TYPE_CHECKING:
     from threadpool_db.core.freshness import Freshness
-    from threadpool_db.core.ledger import Ledger, Rules
+    from threadpool_db.core.ledger import Ledger
     from threadpool_db.core.overload import Overload
+    from threadpool_db.core.rules import Rules
 
 
 def pause(ledger: Ledger, orders: Orders) -> None:
     ledger.paused = True
     ledger.weigh()
-    ledger.hope()
+    ledger.reach.hope()
     ledger._let_all_idle_go(orders)
 
 

@@ -1,0 +1,48 @@
+"""Connects fail: who is refused, and when?
+
+Parts of the ledger, which see all of it and are called by it alone, under the same lock. When the next connect may
+start is another question, for the room ``reach``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from threadpool_db.core.line import Orders, Refusal
+
+if TYPE_CHECKING:
+    from threadpool_db.core.entry import Entry
+    from threadpool_db.core.ledger import Ledger
+
+
+def take_failure(
+    ledger: Ledger, entry: Entry, error: BaseException, now: float, orders: Orders, answered: bool = False
+) -> None:
+    """A pool that has never connected refuses everybody in line at once; one that has tries again after a delay.
+    Where nobody retries, one in line goes without: the connect was his, and is not ordered again."""
+    ledger.connect_failures += 1
+    if ledger.paused:  # the server may have been stopped for it: that begins no outage
+        return
+    rules, reach = ledger.rules, ledger.reach
+    reach.failed(entry.opened_at, now, error, answered, ledger._draw())
+    if rules.backoff is None:
+        if rules.background and len(ledger.line) > ledger.opening:
+            ledger._refuse(1, Refusal.CONNECT_FAILED, error, orders)
+    elif not reach.is_awaited(now):
+        ledger._refuse(len(ledger.line), Refusal.CONNECT_FAILED, error, orders)
+    if rules.background:
+        ledger.due = min(ledger.due, reach.fill_at)
+
+
+def fail_fast(ledger: Ledger, now: float, orders: Orders) -> None:
+    """When the database has been out of reach for long enough nobody waits, but for who came to be the first to
+    ask in this step of the backoff: a connect was begun for him."""
+    reach = ledger.reach
+    if now < reach.patient_until:
+        ledger.due = min(ledger.due, reach.patient_until)
+    elif ledger.unavailable(now):
+        for ticket in [ticket for ticket in ledger.line if not (ticket.tries and ledger.opening)]:
+            del ledger.line[ticket]
+            ticket.refuse(Refusal.UNAVAILABLE, reach.error)
+            orders.wake.append(ticket)
+            reach.probing = True
