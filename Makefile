@@ -12,7 +12,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -qq install
 
 # Beside each other, for they do not mind: what only computes (without coverage, which slows it down fourfold, and giving
 # way to the rest), what mostly sleeps, the other Pythons and the other SQLAlchemy, and what asks its servers one thing
-# at a time. All the rest may measure time, and has the machine to itself.
+# at a time. All the rest may measure time, and comes after them.
 ORDERS := tests/interleave
 STATES := $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) tests/faults/test_interrupted_lines.py
 SLEEPS := tests/ext/test_sqlalchemy_suite.py
@@ -57,14 +57,17 @@ proof: .venv/.dev
 	@$(all-tests)
 	@$(PY) -m tests.bench --check
 
+# The proof computes for a quarter of an hour, and does not wait for that before it goes on to what measures.
 define all-tests
 logs=.venv/logs; rm -rf $$logs; mkdir -p $$logs; others=(); failed=0; \
 beside() { name=$$1; shift; "$$@" $(ALL) > $$logs/$$name.log 2>&1 & others+=($$!); }; \
-beside orders nice $(PY) -m pytest $(ORDERS); beside states nice $(PY) -m pytest $(STATES); \
+finish() { for one in $${others[@]}; do wait $$one || failed=1; done; others=(); cat $$logs/*.log; [ $$failed = 0 ]; }; \
+beside orders nice -n 19 $(PY) -m pytest $(ORDERS); beside states nice -n 19 $(PY) -m pytest $(STATES); \
 beside sleeps $(PY) -m pytest $(SLEEPS); beside elsewhere $(PY) -m tests.environments; \
 $(PY) $(TESTED) $(ALL) $(PATIENT) $(STATES:%=--ignore %) || failed=1; \
-for one in $${others[@]}; do wait $$one || failed=1; done; cat $$logs/*.log; [ $$failed = 0 ]; \
-$(PY) $(TESTED) $(ALL) $(addprefix --ignore ,$(PATIENT) $(ORDERS) $(STATES) $(SLEEPS))
+$(if $(ALL),,finish; )\
+$(PY) $(TESTED) $(ALL) $(addprefix --ignore ,$(PATIENT) $(ORDERS) $(STATES) $(SLEEPS)) || failed=1; \
+$(if $(ALL),finish,[ $$failed = 0 ])
 endef
 
 bench: .venv/.dev
