@@ -59,15 +59,17 @@ proof: .venv/.dev
 
 # The proof computes for a quarter of an hour, and does not wait for that before it goes on to what measures.
 define all-tests
-logs=.venv/logs; rm -rf $$logs; mkdir -p $$logs; others=(); failed=0; \
-beside() { name=$$1; shift; "$$@" $(ALL) > $$logs/$$name.log 2>&1 & others+=($$!); }; \
-finish() { for one in $${others[@]}; do wait $$one || failed=1; done; others=(); cat $$logs/*.log; [ $$failed = 0 ]; }; \
-beside orders nice -n 19 $(PY) -m pytest $(ORDERS); beside states nice -n 19 $(PY) -m pytest $(STATES); \
-beside sleeps $(PY) -m pytest $(SLEEPS); beside elsewhere $(PY) -m tests.environments; \
+logs=.venv/logs; rm -rf $$logs; mkdir -p $$logs; failed=0; \
+beside() { name=$$1; shift; "$$@" $(ALL) > $$logs/$$name.log 2>&1 & started=$$!; }; \
+beside orders nice -n 19 $(PY) -m pytest $(ORDERS); computing="$$started"; \
+beside states nice -n 19 $(PY) -m pytest $(STATES); computing+=" $$started"; \
+beside sleeps $(PY) -m pytest $(SLEEPS); others="$$started"; \
+beside elsewhere $(PY) -m tests.environments; others+=" $$started"; \
+await() { for one in $$@; do wait $$one || failed=1; done; }; \
 $(PY) $(TESTED) $(ALL) $(PATIENT) $(STATES:%=--ignore %) || failed=1; \
-$(if $(ALL),,finish; )\
+await $$others $(if $(ALL),,$$computing); \
 $(PY) $(TESTED) $(ALL) $(addprefix --ignore ,$(PATIENT) $(ORDERS) $(STATES) $(SLEEPS)) || failed=1; \
-$(if $(ALL),finish,[ $$failed = 0 ])
+$(if $(ALL),await $$computing;) cat $$logs/*.log; [ $$failed = 0 ]
 endef
 
 bench: .venv/.dev
