@@ -1,4 +1,4 @@
-"""How does a WSGI app use the pool? A small bank without a framework: every request runs inside ``pool.scope()``.
+"""How does a WSGI app use the pool? A small bank without a framework, and one line of middleware.
 
     python app.py init      make the tables, a hundred accounts with 10,000 each
     gunicorn                with the gunicorn.conf.py beside this file
@@ -19,6 +19,7 @@ how many seconds it waits for one (5).
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -30,8 +31,9 @@ from sqlalchemy import BigInteger, ForeignKey, MetaData, create_engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from threadpool_db import PoolError, PoolOverloaded, PoolTimeout, PoolUnavailable, Snapshot, create_pool
+from threadpool_db import PoolError, Snapshot, create_pool
 from threadpool_db.ext.sqlalchemy import ThreadPool
+from threadpool_db.ext.wsgi import PoolMiddleware
 
 DATABASE_URL = os.environ.get("DATABASE_URL") or "sqlite:///bank.db"
 CHECKOUT = os.environ.get("CHECKOUT") or "operation"
@@ -219,27 +221,23 @@ def respond(method: str, path: str, query: Query) -> Answer:
     if view is None:
         return "404 Not Found", {"error": "no such page"}
     try:
-        # The scope is the request. It borrows nothing; at its end whatever this thread still holds is given back.
-        with pool.scope():
-            return view(query)
+        return view(query)
     except BadRequest as error:
         return "400 Bad Request", {"error": str(error)}
-    except (PoolTimeout, PoolOverloaded, PoolUnavailable) as error:
-        # Not a bug but a busy or absent database, and the client may come again: 503, not 500. The text names who
-        # holds the connections: it belongs in the log, not in the answer.
-        print(error, file=sys.stderr)
-        return "503 Service Unavailable", {"error": "busy, try again"}
 
 
-def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+def bank(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
     status, answer = respond(environ["REQUEST_METHOD"], environ["PATH_INFO"], query)
     body = json.dumps(answer).encode()
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    if status.startswith("503"):
-        headers.append(("Retry-After", "1"))
-    start_response(status, headers)
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+# Each request is a scope: at its end whatever its thread still holds is given back. Where the pool, or the ORM's, has
+# no connection the client gets a 503 and may come again; the log gets the reason, and the names of those who hold them.
+application = PoolMiddleware(bank, pool)
+logging.basicConfig(format="%(message)s")
 
 
 # From the command line ------------------------------------------------------------------------------------------------

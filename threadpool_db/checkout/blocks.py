@@ -264,7 +264,7 @@ class Scope:
                 hold.forget()
                 lease.discard()
             if error is None:
-                raise PoolMisuse(f"pool {face.name!r}: a scope that was entered in another thread ended here")
+                raise PoolMisuse(f"pool {face.name!r}: {self} that was entered in another thread ended here")
             return
         if hold.scopes:
             return
@@ -279,15 +279,21 @@ class Scope:
         face._let_go(hold, lease, error)
         if left_open and error is None:
             warnings.warn(
-                f"pool {face.name!r}: a scope ended inside an open transaction, which was rolled back; "
+                f"pool {face.name!r}: {self} ended inside an open transaction, which was rolled back; "
                 f"the connection was taken at {place}",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
+    def __str__(self) -> str:
+        return "a scope"
+
     def __del__(self) -> None:
-        if self._hold is not None:  # dropped without its end, as a block may be
-            self._hold.scopes -= 1
+        hold = self._hold
+        if hold is not None:  # dropped without its end, as a block may be
+            hold.scopes -= 1
+            if not (hold.scopes or hold.blocks or self._face._elsewhere(hold)):
+                hold.drop()
 
 
 def _interrupted(error: BaseException | None) -> bool:
