@@ -19,7 +19,6 @@ how many seconds it waits for one (5).
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
@@ -237,8 +236,6 @@ def bank(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 # Each request is a scope: at its end whatever its thread still holds is given back. Where the pool, or the ORM's, has
 # no connection the client gets a 503 and may come again; the log gets the reason, and the names of those who hold them.
 application = PoolMiddleware(bank, pool)
-logging.basicConfig(format="%(message)s")
-
 
 # From the command line ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 Settings that matter to a pool carry the reason; the command line overrides all of them.
 """
 
+import logging
+
 wsgi_app = "app:application"
 bind = "127.0.0.1:8000"
 
@@ -28,5 +30,8 @@ timeout = 30
 
 # Behind a proxy that reuses its connections: longer than the proxy keeps them, or a request may meet a closing one.
 keepalive = 10
+
+# The pool says in Python's log why a request got its 503, and who holds the connections. It goes where gunicorn's goes.
+logging.basicConfig(format="%(message)s")
 
 # No worker_exit hook either: a worker that ends closes its connections by itself.
