@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from tests.scene import SOON, background, join, scene
+from tests.scene import SOON, background, join, leak_reported, scene
 from threadpool_db import Backoff, ConnectFailed, Pool, PoolMisuse, PoolTimeout
 from threadpool_db.keeper import Alarm, Keeper, keeper_of
 from threadpool_db.testing import FakeClock, Latch, ScriptedDriver
@@ -351,3 +351,15 @@ class TestEnd:
                     os._exit(code)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             pool.checkout().checkin()
+
+
+def test_what_the_second_of_two_closes_frees_is_not_lost():
+    with scene(background=True, max_size=2) as s:
+        dropped, discarded = [s.pool.checkout()], s.pool.checkout()
+        first, second = s.line_up(2, timeout=60)
+        s.driver.script("close", dropped.clear)  # and so a second close is ordered while the first is under way
+        with leak_reported():
+            discarded.discard()
+            for waiter in (first, second):
+                waiter.result(SOON).checkin()
+        s.assert_nothing_lost()

@@ -71,7 +71,8 @@ def do_jobs(pool: ConnectionPool[Any], jobs: deque[Job]) -> None:
 
 
 def close_one(pool: ConnectionPool[Any], errand: Errand, jobs: deque[Job]) -> None:
-    """Its slot is free only after the close, and what that frees may order more closing."""
+    """Its slot is free only after the close, and what that frees may order more, which is added to ``jobs``, by all of
+    them: a list of its own, of which these were copies, was once what the second of two closes added to."""
     entry = errand.entry
     error: BaseException | None = None
     done = False
@@ -82,7 +83,7 @@ def close_one(pool: ConnectionPool[Any], errand: Errand, jobs: deque[Job]) -> No
         # else interrupted before it began: whoever finds the errand lost closes it
         if done or entry.connection is None:
             try:
-                jobs.extend(pool._decide(pool._ledger.closed_one, entry, bearer=errand))
+                pool._decide(pool._ledger.closed_one, entry, bearer=errand, jobs=jobs)
             finally:
                 tell_of_end(pool, entry, error=error)
         error = None  # it knows this frame by its traceback: a circle that would keep all our callers' frames alive

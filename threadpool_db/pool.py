@@ -206,12 +206,19 @@ class ConnectionPool(Generic[C]):
         self._do(self._decide(event, *subject, bearer=bearer, **more))
 
     def _decide(
-        self, event: Callable[..., Orders], *subject: Any, bearer: Bearer = None, apart: bool = False, **more: Any
+        self,
+        event: Callable[..., Orders],
+        *subject: Any,
+        bearer: Bearer = None,
+        apart: bool = False,
+        jobs: deque[Job] | None = None,
+        **more: Any,
     ) -> deque[Job]:
-        """The part of it that never waits for a server. The jobs must be done. ``apart``: each close by a worker."""
+        """The part of it that never waits for a server. The jobs must be done. ``apart``: each close by a worker;
+        ``jobs``: add to these, which somebody is doing."""
         if self._inside():
             raise PoolMisuse(f"pool {self.name!r}: a finaliser that interrupted the pool cannot use it")
-        jobs: deque[Job] = deque()
+        jobs = deque() if jobs is None else jobs
         with self._lock:
             if bearer is not None and not self._bring_home(bearer):
                 return jobs

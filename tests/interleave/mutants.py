@@ -41,7 +41,7 @@ MUTANTS = [
     ),
     Mutant(
         "a close finishes without telling whom it frees", "no lost wake-up", "some are discarded", ORDERS,
-        "jobs.extend(pool._decide(pool._ledger.closed_one, entry, bearer=errand))\n",
+        "pool._decide(pool._ledger.closed_one, entry, bearer=errand, jobs=jobs)\n",
         "pool._ledger.closed_one(entry, pool._now())\n",
     ),
     Mutant(
@@ -143,7 +143,7 @@ MUTANTS = [
         "the slot is free before the close", "capacity", "some are discarded", ORDERS,
         "    try:\n"
         "        error = pool._upkeep.close(entry)\n",
-        "    jobs.extend(pool._decide(pool._ledger.closed_one, entry, bearer=errand))\n"
+        "    pool._decide(pool._ledger.closed_one, entry, bearer=errand, jobs=jobs)\n"
         "    try:\n"
         "        error = pool._upkeep.close(entry)\n",
     ),
