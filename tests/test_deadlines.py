@@ -61,6 +61,7 @@ def test_a_lease_held_for_max_lease_is_taken_away_and_its_slot_serves_the_next_i
             assert connection.closed and not lease.active and lease.expired
             stats = s.pool.stats()
             assert (stats.expired, stats.lost, stats.in_use, stats.total, stats.closures) == (1, 0, 1, 1, 1)
+        heard.wait_for("expired")  # who closed it tells it afterwards
         [(kind, seconds, detail)] = heard.events
         assert (kind, seconds) == ("expired", pytest.approx(10))
         assert re.fullmatch(f"taken away from MainThread after 10.0 s, who took it at .*{LINE}", detail)

@@ -30,7 +30,11 @@ FOLDER = Path(__file__).resolve().parents[2] / "integrations" / "sqlalchemy"
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", str(FOLDER / "app.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    # whoever runs the tests in the background of a shell ignores Ctrl-C, and it would inherit that
+    return subprocess.Popen(
+        command, text=True, cwd="/", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes
+    )
 
 
 def finish(process: subprocess.Popen[str], limit: float = 30) -> tuple[int, str, str]:

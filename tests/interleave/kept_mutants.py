@@ -104,9 +104,14 @@ KEPT_MUTANTS = [
         "",
     ),
     Mutant(
-        "an answer is not told", "nothing lost", "silent ones are asked after", BACKGROUND,
+        "back on the shelf while it is asked", "one holder", "silent ones are asked after", BACKGROUND,
+        "        alive = False\n"
+        "        try:\n"
+        "            alive = pool._upkeep.fit(entry, entry.autocommit, math.inf, ask=True)\n"
+        "        finally:\n"
         "            pool._tell(pool._ledger.asked, entry, bearer=errand, alive=alive)\n",
-        "            alive = alive\n",
+        "        pool._tell(pool._ledger.asked, entry, bearer=errand, alive=True)\n"
+        "        pool._upkeep.fit(entry, entry.autocommit, math.inf, ask=True)\n",
     ),
     Mutant(
         "the scheduler closes what it retires", "outside the lock", "the fewest are kept", BACKGROUND,
