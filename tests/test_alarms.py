@@ -170,7 +170,8 @@ def test_of_an_outage_in_which_requests_come_now_and_then_the_alarm_is_raised_al
 
 def test_a_failure_that_nobody_minds_any_more_is_none(bell):
     """Whoever wanted a connection has gone, nobody tries again: nothing is known of the database, and nobody looks."""
-    with scene(background=True, max_size=1, timeout=0.2, backoff=STEADY, **bell.hooks) as s:
+    options = {"timeout": 0.2, "backoff": STEADY, "grace": float("inf")}
+    with scene(background=True, max_size=1, **options, **bell.hooks) as s:
         cut_off(s)
         future = s.borrow()
         assert eventually(lambda: s.pool.stats().connect_failures == 1)
@@ -181,6 +182,22 @@ def test_a_failure_that_nobody_minds_any_more_is_none(bell):
         assert bell.heard.empty()
         assert s.pool._ledger.reach.failing
         assert looks(s.clock) == 0
+
+
+def test_out_of_reach_it_is_told_though_nobody_asks_any_more(bell):
+    """For the pool goes on trying."""
+    with scene(background=True, max_size=1, timeout=0.2, grace=0.5, backoff=STEADY, **bell.hooks) as s:
+        cut_off(s)
+        future = s.borrow()
+        assert eventually(lambda: s.pool.stats().connect_failures == 1)
+        s.clock.wait_for_sleepers(1)
+        s.clock.advance(0.2)
+        assert future.exception(SOON) is not None
+        for _ in range(30):
+            failures = s.pool.stats().connect_failures
+            pass_time(s, 1.0)
+            assert eventually(lambda f=failures: s.pool.stats().connect_failures > f or not bell.heard.empty())
+        assert bell.next()[1].kind == "unreachable"
 
 
 def test_a_connect_that_hangs_is_a_failure_too(bell):

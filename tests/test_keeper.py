@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import time
@@ -269,7 +270,7 @@ class TestKeptReady:
         driver = ScriptedDriver(clock := FakeClock())
         driver.always("connect", OSError("down"))
         slow = Backoff(2.0, 2.0)
-        with Pool(driver, min_size=2, max_size=2, max_connecting=1, backoff=slow, clock=clock) as pool:
+        with Pool(driver, min_size=2, max_size=2, max_connecting=1, backoff=slow, grace=math.inf, clock=clock) as pool:
             for failures in (1, 2, 3, 4):
                 soon(lambda f=failures: pool.stats().connect_failures == f and clock.alarms == 1)
                 clock.advance(1.9)

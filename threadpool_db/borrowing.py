@@ -259,13 +259,11 @@ class Borrowing:
         if waiter.refusal is Refusal.UNAVAILABLE:
             return self._unavailable(cause)
         full = waiter.refusal is Refusal.FULL
+        if not pool._inside():
+            pool._tell(pool._audit)  # it may close something, and be interrupted by that: only then it counts
+        snapshot, waited = take_snapshot(pool, NAMED, refused=full, late=not full), self._clock.now() - self._start
         with pool._lock:
-            if full:
-                pool._refused += 1
-            else:
-                pool._timeouts += 1
             lent = [entry for entry in self._ledger.entries if entry.state is LEASED]
-        snapshot, waited = pool._snapshot(NAMED), self._clock.now() - self._start
         names, here = pool._option_names, sum(entry.holder is waiter.holder for entry in lent)
         error: PoolError
         if full:

@@ -26,7 +26,7 @@ asked in time       what has been silent for ``keepalive`` is asked after, colde
 at rest             a ledger that has nothing to look after is not due
 refusals            for a reason: closed, full, a pool that never connected, one's own connect that nobody retries, or
                     a database that has been out of reach for ``grace``
-fails fast          then nobody waits, but for a connect that began with him; and one is tried all the same
+fails fast          then nobody waits; and one is tried all the same, in the background
 closed              no newcomer, nobody waiting, nothing idle
 counts              the ledger's numbers are those of the world
 permits             as many taken as there are connections; what another pool has waited for longer goes there
@@ -280,26 +280,23 @@ def connects(world: World, done: Done) -> None:
 
 
 def wanting(world: World) -> int:
-    """For how many should a connect be under way? One for whoever was refused and will come again."""
-    many = len(world.ledger.line) or int(world.probing and not world.shut)
-    return min(many, 1) if world.unavailable else many
+    """For how many should a connect be under way? One while the database is out of reach, whether or not anybody asks."""
+    if world.unavailable:
+        return int(world.now >= world.fill_at and not world.shut)
+    return len(world.ledger.line)
 
 
 def fails_fast(world: World, done: Done) -> None:
-    """When nothing is connected and connects have failed for long enough, nobody waits but for a connect that began
-    with him; and the next one begins without a waiter."""
+    """When nothing is connected and connects have failed for long enough, nobody waits."""
     if done.orders is None or world.ledger.due <= world.now:
         return
     line, patience = world.ledger.line, world.failing_since + world.setting.grace
-    if world.unavailable and len(line) > min(1, world.opening):
+    if world.unavailable and line:
         raise Broken("fails fast", "somebody waits")
     if line and world.now < patience:
         head = next(iter(line))
         if world.ledger.due > patience or (not world.setting.background and head.wake_at > patience):
             raise Broken("fails fast", f"nobody looks at {patience}, when those in line are to be refused")
-    began = done.orders.open or any(t.step is world.step.OPEN for t in done.orders.wake)
-    refused = any(t.refusal is not None and t.refusal.value == "unavailable" for t in done.orders.wake)
-    world.probing = refused or (world.probing and not began)
 
 
 def too_few(world: World, surplus: int, opening: int) -> bool:
@@ -506,7 +503,7 @@ def shelf(world: World, name: str, before: Before, done: Done) -> None:
     due_in_time(world)
     looked_at = name == "tick" and before.due <= now
     watched = setting.held_for > 0 and world.connected > 0
-    hopes = ledger.line and now < world.failing_since + setting.grace
+    hopes = not world.shut and now < world.failing_since + setting.grace < math.inf
     rests = looked_at and (world.shut or not world.connected) and not watched and now >= world.fill_at and not hopes
     if rests and ledger.due < math.inf:
         raise Broken("at rest", f"there is nothing to look after, and it is due at {ledger.due}")

@@ -412,7 +412,7 @@ MUTANTS = [
     ),
     Mutant(
         "a failed connect is never tried again", "audit", FAILING,
-        "        ledger.due = min(ledger.due, reach.fill_at)\n", "        pass\n",
+        "    ledger.due = min(ledger.due, reach.patient_until, reach.fill_at if rules.background else math.inf)\n", "",
         "background, backoff",
     ),
     Mutant(
@@ -511,7 +511,7 @@ MUTANTS = [
     # --- out of reach
     Mutant(
         "who waits is not refused", "wakes by itself", FAILING,
-        "    elif ledger.unavailable(now):\n", "    elif False:\n", "out of reach",
+        "    if ledger.unavailable(now):\n", "    if False:\n", "out of reach",
     ),
     Mutant(
         "who waits is refused though something is connected", "refusals", LEDGER,
@@ -523,36 +523,27 @@ MUTANTS = [
     ),
     Mutant(
         "a success does not end the outage", "refusals", REACH,
-        "        self.failing_since, self.probing = math.inf, False\n", "        self.probing = False\n",
-        "out of reach",
+        "-math.inf\n        self.failing_since = math.inf\n", "-math.inf\n", "out of reach",
     ),
     Mutant(
-        "who tries is refused with the rest", "connects wanted", FAILING,
-        "if not (ticket.tries and ledger.opening)]", "]", "out of reach, background",
-    ),
-    Mutant(
-        "who tried in vain waits on", "refusals", FAILING,
-        "if not (ticket.tries and ledger.opening)]", "if not ticket.tries]", "out of reach, background",
-    ),
-    Mutant(
-        "nobody tries for those who were refused", "no needless waiting", FAILING,
-        "            reach.probing = True\n", "", "out of reach, background",
-    ),
-    Mutant(
-        "it is tried for ever, whoever was refused last", "connects wanted", OPENING,
-        "    ledger.reach.probing = False\n    entry = Entry", "    entry = Entry", "out of reach, background",
+        "nobody tries for those who were refused", "no needless waiting", OPENING,
+        "        return now >= ledger.reach.fill_at and not ledger.closed\n", "        return 0\n", "out of reach, background",
     ),
     Mutant(
         "several try at once", "connects wanted", OPENING,
-        "return min(many, 1) if ledger.unavailable(now) else many", "return many", "out of reach, background",
+        "now >= ledger.reach.fill_at and not ledger.closed", "2 * (now >= ledger.reach.fill_at)", "out of reach, background",
     ),
     Mutant(
         "a closed pool tries", "connects wanted", OPENING,
-        "(ledger.reach.probing and not ledger.closed)", "ledger.reach.probing", "out of reach, one slot",
+        "now >= ledger.reach.fill_at and not ledger.closed", "now >= ledger.reach.fill_at", "out of reach, one slot",
     ),
     Mutant(
-        "nobody looks when the grace is over", "fails fast", FAILING,
-        "        ledger.due = min(ledger.due, reach.patient_until)\n", "        pass\n", "out of reach, patient",
+        "nobody looks when it is to be tried though nobody asks", "fails fast", DUE,
+        "        moments.append(ledger.reach.patient_until)", "        pass", "out of reach, patient",
+    ),
+    Mutant(
+        "nobody looks when the grace is over", "audit", FAILING,
+        "reach.patient_until, reach.fill_at if", "reach.fill_at if", "out of reach",
     ),
     Mutant(
         "the head sleeps through the end of the grace", "fails fast", LEDGER,

@@ -60,6 +60,7 @@ SETTINGS = [
     Setting("out of reach, one at a time", callers=2, max_connecting=1, leave_out=NO_ENDS, **OUT | {"grace": 2}),
     Setting("out of reach, one slot", callers=2, max_size=1, leave_out=NO_ENDS - {"close"}, **OUT, **BACK),
     Setting("out of reach, patient", callers=2, max_size=1, leave_out=NO_ENDS, **OUT | {"grace": 2}, **BACK),
+    Setting("out of reach, slow to try", callers=2, max_size=1, backoff=(2.0, 2.0), grace=1, leave_out=NO_ENDS, **BACK),
     Setting("out of reach, one kept", callers=2, max_connecting=1, min_size=1, leave_out=NO_ENDS, **OUT, **BACK),
     # with an operator
     Setting("paused", callers=3, pauses=True, leave_out=NOT_HERE),

@@ -77,9 +77,8 @@ class TestWhileTheyFail:
     def test_a_success_forgets_all_of_it(self) -> None:
         reach = reach_of(background=True)
         fail(reach, 10.0, 11.0)
-        reach.probing = True
         reach.succeeded(13.0)
-        assert (reach.failing, reach.error, reach.probing) == (False, None, False)
+        assert (reach.failing, reach.error) == (False, None)
         assert (reach.next_at(13.0), reach.fill_at, reach.patient_until) == (-math.inf, -math.inf, math.inf)
         fail(reach, 20.0)
         assert (reach.failing_since, reach.next_at(20.0)) == (20.0, 21.0)  # from the shortest delay again

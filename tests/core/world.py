@@ -85,7 +85,6 @@ class World:
         self.delay: float | None = None
         self.retry_at = self.fill_at = -math.inf
         self.failing_since = math.inf
-        self.probing = False  # somebody was refused since the last connect began
         self.wait_time = self.use_time = 0
         self.lent = self.waited = self.returned = self.opened = self.failures = self.closures = self.dead = 0
         if setting.background:
@@ -287,7 +286,7 @@ class World:
         if name == "pause":
             self.paused, self.failing, self.delay = True, False, None
             self.retry_at = self.fill_at = -math.inf
-            self.failing_since, self.probing = math.inf, False
+            self.failing_since = math.inf
             return Done(orders=ledger.pause(now))
         if name == "resume":
             self.paused = False
@@ -355,7 +354,7 @@ class World:
     def _answers_at_last(self, entry: Any) -> None:
         self.ever_connected, self.failing, self.delay = True, False, None
         self.retry_at = self.fill_at = -math.inf
-        self.failing_since, self.probing = math.inf, False
+        self.failing_since = math.inf
         entry.answered = entry.heard = self.now
         entry.connection = "made"
         entry.ends_at = min(entry.ends_at, self.now + self.setting.max_lifetime)
@@ -522,8 +521,7 @@ class World:
                 entry = () if ticket.entry is None else self.look(ticket.entry)
                 wake_in = max(-1, ticket.wake_at - now)
                 behind = self.shared is not None and self.shared.before(ticket.since)
-                tries = self.setting.grace < math.inf and ticket.tries
-                looks.append((LINE, ranks[ticket.arrival], ticket.step.value, wake_in, behind, tries, entry))
+                looks.append((LINE, ranks[ticket.arrival], ticket.step.value, wake_in, behind, entry))
         self.looks = looks
         shared = self.shared and (
             self.shared.outside,
@@ -549,7 +547,7 @@ class World:
     def ways_to_fail(self) -> Any:
         reach, now, grace = self.ledger.reach, self.now, self.setting.grace
         since = (max(0, self.failing_since + grace - now), max(0, reach.failing_since + grace - now))
-        return *since, self.probing, reach.probing
+        return since
 
     def clone(self) -> World:
         """A copy that shares nothing that changes."""
@@ -569,7 +567,6 @@ class World:
                 same[id(ticket)] = copied = ticket.__class__(ticket.holder)
                 copied.arrival, copied.since, copied.step = ticket.arrival, ticket.since, ticket.step
                 copied.entry, copied.wake_at = same[id(ticket.entry)], ticket.wake_at
-                copied.tries = ticket.tries
                 ticket = copied
             new.callers.append(Caller(caller.mode, ticket, same[id(caller.entry)], caller.arrival))
         if self.shared is not None:

@@ -2,10 +2,9 @@
 
 refused for a reason  whoever is refused as it is out of reach is so while nothing is connected and connects have failed
                       for ``grace``, and his error has the pool's numbers and the cause
-nobody waits          from then on nobody is in line, but for him with whom a connect began that is still under way; and
-                      somebody will look when that moment comes
+nobody waits          from then on nobody is in line; and somebody will look when that moment comes
 one tries             of all pools of the server one begins a connect in each step of the backoff
-somebody tries        where there is a keeper, and somebody was refused since the last connect began
+somebody tries        where there is a keeper, whether or not anybody asks
 it is over            with the first success, for the pool and for all others of that server
 the way back          is a ramp: one connect at the success, and no more than four in the first second
 
@@ -133,9 +132,7 @@ class Watch:
         self._grace = ledger.rules.grace
         self._failing_since = math.inf
         self._failed_at = -math.inf
-        self._owed = False  # somebody was refused since the last connect began
         self._entries: dict[Any, None] = dict.fromkeys(ledger.entries)
-        self._begun_for: dict[Any, Any] = {}  # connects that began out of reach, and who was the first to wait then
         self._late_since = math.inf
         ledger.reach.server = Known(server, ledger.reach.server)
         ledger.opened = self._hears(ledger.opened, self._opened)
@@ -166,7 +163,6 @@ class Watch:
 
     def _opened(self, now: float) -> None:
         self._failing_since, self._failed_at = math.inf, -math.inf
-        self._owed = False
         if self._ledger.reach.failing_since < math.inf or self._ledger.reach.error is not None:
             self._fail("it is over", "a connect has succeeded, and the pool has not noticed")
 
@@ -179,7 +175,6 @@ class Watch:
             refused = [ticket for ticket in orders.wake if ticket.refusal is Refusal.UNAVAILABLE]
             if refused and not self.out_of_reach():
                 self._fail("refused for a reason", f"{refused}, failing since {self._failing_since:g}")
-            self._owed = self._owed or bool(refused)
             take(orders, *rest)
 
         return listening
@@ -201,25 +196,21 @@ class Watch:
             self._fail("one tries", "a connect began, and the pool has not asked what the others know")
         ledger.reach.server.admitted = 0
         for entry in begun:
-            self._owed = False
             if entry.opened_at < self._failed_at + self._w.config.backoff.shortest - A_BIT:
                 self._fail("one tries", f"it failed at {self._failed_at:g}, and began again at {entry.opened_at:g}")
             if gone:
-                self._begun_for[entry] = ledger.line.head
                 self._w.outcomes["tried"] += 1
         self._entries = dict.fromkeys(ledger.entries)
-        self._begun_for = {entry: his for entry, his in self._begun_for.items() if entry.state is OPENING}
 
     def _at_rest(self) -> None:
         w, ledger = self._w, self._ledger
         waiting = list(ledger.line)
         if self.out_of_reach():
-            waiting = [ticket for ticket in waiting if ticket not in self._begun_for.values()]
             if w.hurt:
                 self._look_at_the_hurt(waiting)
             elif waiting:
                 self._fail("nobody waits", f"{waiting} do, it has failed since {self._failing_since:g}")
-            elif isinstance(w, KeptWorld) and self._owed and not (ledger.opening or ledger.closed):
+            elif isinstance(w, KeptWorld) and not (ledger.opening or ledger.closed):
                 self._look_at_prober(w)
         elif waiting and not w.hurt and self._failing_since < math.inf:
             self._look_at_watch(waiting[0], self._failing_since + self._grace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.interleave.mutants import BORROWING, Mutant
 
-OUTAGE, REACH, FAILING = "core.outage", "core.reach", "core.failing"
+OUTAGE, REACH, FAILING, OPENING = "core.outage", "core.reach", "core.failing", "core.opening"
 LEDGER, KEEPER = "core.ledger", "keeper"
 
 # fmt: off
@@ -33,17 +33,11 @@ OUTAGE_MUTANTS = [
     ),
     Mutant(
         "nobody tries for those who were refused", "somebody tries",
-        "nothing connects for longer than the grace, with a keeper", FAILING,
-        "            reach.probing = True\n",
-        "",
+        "nothing connects for longer than the grace, with a keeper", OPENING,
+        "        return now >= ledger.reach.fill_at and not ledger.closed\n",
+        "        return 0\n",
     ),
     # --- who waits, and who is refused
-    Mutant(
-        "nobody looks when the grace is over", "nobody waits",
-        "a connect hangs while the grace ends, with a keeper", FAILING,
-        "        ledger.due = min(ledger.due, reach.patient_until)\n",
-        "        pass\n",
-    ),
     Mutant(
         "the head sleeps through the end of the grace", "nobody waits",
         "nothing connects for longer than the grace", LEDGER,
@@ -63,12 +57,6 @@ OUTAGE_MUTANTS = [
         "\n",
     ),
     Mutant(
-        "who tries is refused with the rest", "it is over",
-        "who is the first to ask is connected for, with a keeper", FAILING,
-        "if not (ticket.tries and ledger.opening)]",
-        "]",
-    ),
-    Mutant(
         "refused without the cause", "refused for a reason", "nothing connects for longer than the grace", BORROWING,
         "        error.__cause__ = cause\n        pool._observers",
         "        pool._observers",
@@ -86,8 +74,8 @@ OUTAGE_MUTANTS = [
     ),
     Mutant(
         "the pool does not notice that it is over", "it is over", "nothing connects for longer than the grace", REACH,
-        "        self.failing_since, self.probing = math.inf, False\n",
-        "        self.probing = False\n",
+        "-math.inf\n        self.failing_since = math.inf\n",
+        "-math.inf\n",
     ),
     Mutant(
         "there is no ramp", "the way back", "two pools come back by the ramp", OUTAGE,

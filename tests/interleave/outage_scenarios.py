@@ -103,13 +103,13 @@ def the_last_one_is_dropped_long_after_the_grace(w: World) -> None:
 
 
 @outage()
-def who_is_the_first_to_ask_is_connected_for(w: World) -> None:
+def it_is_connected_again_though_nobody_asks(w: World) -> None:
     cut(w, 2.4)
     w.driver.seconds["connect"] = 0.1
     w.part("A", w.visit)
-    w.part("B", come_back, w, 2.5)
-    w.part("C", come, w, 2.52)
-    w.part("D", come, w, 2.6)
+    w.part("B", come_back, w, 3.1)
+    w.part("C", come, w, 3.12)
+    w.part("D", come, w, 3.2)
 
 
 @outage(max_connecting=1, connect_timeout=4.0)

@@ -96,6 +96,8 @@ def next_due(ledger: Ledger, now: float) -> float:
     """When all that was due has been done: the next moment at which time alone gives something to do."""
     fresh, holding = ledger.rules.freshness, ledger.rules.holding
     moments = [ledger.reach.fill_at]
+    if not ledger.closed:
+        moments.append(ledger.reach.patient_until)  # from then on nobody waits, and it is tried though nobody asks
     for entry in () if ledger.closed else ledger.entries:
         if entry.state in (IDLE, LEASED):  # it may be lent and come back by the short ways, which plan nothing
             moments += (entry.expires_at, now + ledger.unattended)

@@ -6,6 +6,7 @@ start is another question, for the room ``reach``.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from threadpool_db.core.line import Orders, Refusal
@@ -30,19 +31,10 @@ def take_failure(
             ledger._refuse(1, Refusal.CONNECT_FAILED, error, orders)
     elif not reach.is_awaited(now):
         ledger._refuse(len(ledger.line), Refusal.CONNECT_FAILED, error, orders)
-    if rules.background:
-        ledger.due = min(ledger.due, reach.fill_at)
+    ledger.due = min(ledger.due, reach.patient_until, reach.fill_at if rules.background else math.inf)
 
 
 def fail_fast(ledger: Ledger, now: float, orders: Orders) -> None:
-    """When the database has been out of reach for long enough nobody waits, but for who came to be the first to
-    ask in this step of the backoff: a connect was begun for him."""
-    reach = ledger.reach
-    if now < reach.patient_until:
-        ledger.due = min(ledger.due, reach.patient_until)
-    elif ledger.unavailable(now):
-        for ticket in [ticket for ticket in ledger.line if not (ticket.tries and ledger.opening)]:
-            del ledger.line[ticket]
-            ticket.refuse(Refusal.UNAVAILABLE, reach.error)
-            orders.wake.append(ticket)
-            reach.probing = True
+    """When the database has been out of reach for long enough nobody waits: a connect that is tried may hang."""
+    if ledger.unavailable(now):
+        ledger._refuse(len(ledger.line), Refusal.UNAVAILABLE, ledger.reach.error, orders)

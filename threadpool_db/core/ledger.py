@@ -540,8 +540,6 @@ class Ledger:
         if self.rules.background:
             while self.opening < wanted(self, now) and may_open(self, now):
                 orders.open.append(reserve(self, now))
-                if (head := self.line.head) is not None and self.unavailable(now):
-                    head.tries = True
         if self.line and self.reach.failing:
             fail_fast(self, now, orders)
 

@@ -37,8 +37,7 @@ class Ticket:
     """A place in line. ``arrival`` orders the line and is kept for life; ``wake_at`` is when to call ``tick``."""
 
     __slots__ = (
-        "arrival", "cause", "claim", "code", "entry", "holder", "instruction", "refusal", "since", "step", "tries",
-        "wake_at",
+        "arrival", "cause", "claim", "code", "entry", "holder", "instruction", "refusal", "since", "step", "wake_at",
     )  # fmt: skip
 
     def __init__(self, holder: Any = None, code: Any = None, instruction: int = -1) -> None:
@@ -53,7 +52,6 @@ class Ticket:
         self.refusal: Refusal | None = None
         self.cause: BaseException | None = None
         self.wake_at = math.inf
-        self.tries = False  # the database seems out of reach, and a connect was begun for it all the same
 
     def grant(self, step: Step, entry: Entry) -> None:
         entry.holder, entry.code, entry.instruction = self.holder, self.code, self.instruction

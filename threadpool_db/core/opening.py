@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 def wanted(ledger: Ledger, now: float) -> float:
     """How many connects should be under way: one for each who waits, and what is to be kept ready. While the
-    database is out of reach one will do, and is for whoever was refused since the last one."""
-    many: float = len(ledger.line) or (ledger.reach.probing and not ledger.closed)
+    database is out of reach it is one, whether or not anybody asks: he would be refused."""
+    if ledger.unavailable(now):
+        return now >= ledger.reach.fill_at and not ledger.closed
+    many: float = len(ledger.line)
     if not (ledger.closed or now < ledger.reach.fill_at):
         rules = ledger.rules
         connected = len(ledger.entries) - ledger.opening - ledger.closing
         idle = len(ledger.idle) + len(ledger.asking)
         ready = min(rules.min_idle - idle, ledger._quiet_below - connected - many)  # none that is one too many
         many = max(many, many + ready, rules.min_size - connected)
-    return min(many, 1) if ledger.unavailable(now) else many
+    return many
 
 
 def may_open(ledger: Ledger, now: float) -> bool:
@@ -50,7 +52,6 @@ def may_open(ledger: Ledger, now: float) -> bool:
 
 def reserve(ledger: Ledger, now: float) -> Entry:
     """The slot, before the connect."""
-    ledger.reach.probing = False
     entry = Entry(now, ledger.generation)
     ledger.entries.add(entry)
     ledger.opening += 1

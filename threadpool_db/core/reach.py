@@ -27,7 +27,6 @@ class Reach:
         self.failing_since = math.inf
         self.retry_at = -math.inf  # none starts before
         self.fill_at = -math.inf  # nothing is opened ahead of demand before
-        self.probing = False  # somebody was refused since the last connect began: the next one needs no waiter
         self._delay: float | None = None
 
     # --- What happened ----------------------------------------------------------------------------------------------
@@ -42,7 +41,7 @@ class Reach:
         """Forget that connects have failed."""
         self.error = self._delay = None
         self.retry_at = self.fill_at = -math.inf
-        self.failing_since, self.probing = math.inf, False
+        self.failing_since = math.inf
 
     def failed(self, started: float, now: float, error: BaseException, answered: bool, draw: float) -> None:
         """A connect that began at ``started`` did. ``answered``: the server itself said no, to this pool, which is
