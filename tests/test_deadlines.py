@@ -405,3 +405,18 @@ def test_lease_hands_the_connection_out_and_its_time_counts(tmp_path):
         pool.execute("select 1")
         clock.advance(10)
         assert lease.expired
+
+
+# --- Goodbyes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_goodbye_is_not_paid_by_the_borrower_who_found_the_dead_one():
+    with scene(background=True, max_size=4, ping_after=1.0) as s:
+        s.fill(2)
+        s.clock.advance(2.0)
+        s.driver.script("ping", False)
+        s.driver.always("close", goodbye := Latch())
+        with s.borrow(timeout=1.0).result(SOON) as connection:
+            assert connection.number == 3
+        goodbye.wait_for(2)  # both: the other was as silent
+        goodbye.open()

@@ -285,6 +285,8 @@ def test_an_on_connect_that_raises_is_a_failed_connect(threads, backoff):
         told.wait_for("connect_failed")  # a worker tells it when those in line know
         assert [event.kind for event in events] == ["connect_failed"]
         s.clock.advance(5)
+        if threads == "background" and backoff is not None:
+            told.wait_for("connected")  # by the prober: it goes on whether or not anybody asks
         with s.pool.checkout() as connection:
             assert connection.number == 2
 
@@ -1058,6 +1060,7 @@ def test_a_sqlite_connection_is_closed_though_somebody_keeps_the_hooks_error(tmp
             kept = error
         else:
             kept = next(event.error for event in events if event.kind == "hook_failed")
+        pool.close()  # which waits until the goodbye that a worker says is said
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             made[0].execute("select 1")
         assert isinstance(kept, ValueError)

@@ -69,7 +69,7 @@ class Background:
         self._work(functools.partial(self._ask, errand))
 
     def order_close(self, errand: Errand) -> None:
-        """Of a pool that closes or pauses: one that hangs holds up neither the others nor the connects of other pools.
+        """One that hangs holds up neither a borrower, nor the other closes, nor the connects of other pools.
         The job has the pool itself, which its users may drop before the last goodbye is said."""
         pool, jobs = self._pool(), deque[Callable[[], None]]()
         if pool is not None:

@@ -71,9 +71,9 @@ class Borrowing:
         try:
             if dead is None:
                 if self._timeout <= 0:
-                    pool._tell(self._ledger.snatch, waiter)
+                    pool._tell(self._ledger.snatch, waiter, apart=True)
                 elif self._ledger.reach.failing or not self._queue():
-                    pool._tell(self._ledger.join, waiter)
+                    pool._tell(self._ledger.join, waiter, apart=True)
             else:
                 waiter.claim = dead
                 waiter.arrival, waiter.since = arrival, dead.entry.taken_at
@@ -94,7 +94,7 @@ class Borrowing:
             if self._showing is not None:
                 self._showing.take_back(error)
             if waiter.step is not REFUSED or waiter.claim is not None:
-                pool._tell(self._leave)
+                pool._tell(self._leave, apart=True)
             raise
 
     def _queue(self) -> bool:
@@ -117,11 +117,11 @@ class Borrowing:
             # a place whose time is over starts nothing that takes time, neither a connect nor a round trip
             late = step is not USE and self._timeout > 0 and self._clock.now() >= self._deadline
             if late:
-                self._pool._tell(self._leave)
+                self._pool._tell(self._leave, apart=True)
             elif step is WAIT:
                 self._sleep()
             elif waiter.claim is None:
-                self._pool._tell(self._patrol)
+                self._pool._tell(self._patrol, apart=True)
             elif step is OPEN:
                 self._open()
             else:
@@ -162,9 +162,9 @@ class Borrowing:
                 waiter.wake_at = math.inf
             if now >= self._patrol_at:
                 self._patrol_at = now + PATROL
-                pool._tell(self._patrol)
+                pool._tell(self._patrol, apart=True)
             else:
-                pool._tell(self._ledger.tick)
+                pool._tell(self._ledger.tick, apart=True)
 
     def _leave(self, now: float) -> Orders:
         """Under the lock, as an event."""
@@ -240,13 +240,13 @@ class Borrowing:
         patient = self._timeout > 0
         mine = waiter.claim is not None and waiter.claim.entry.right() is waiter.claim
         end = self._ledger.unwanted if unwanted else self._ledger.dead
-        pool._tell(end, entry, bearer=waiter, ticket=waiter if patient else None)
+        pool._tell(end, entry, bearer=waiter, ticket=waiter if patient else None, apart=True)
         if not mine and patient:
             pool._tell(self._ledger.again, waiter)  # it was taken away meanwhile, and is not ours to bury
         if not unwanted:
             pool._observers.tell("dead", self._clock.now() - entry.last_used, "found dead before use, replaced")
         if not patient:
-            pool._tell(self._ledger.snatch, waiter)
+            pool._tell(self._ledger.snatch, waiter, apart=True)
 
     def _refusal(self) -> PoolError:
         """A fresh error each time: one shared between waiters would collect their tracebacks."""
@@ -260,7 +260,7 @@ class Borrowing:
             return self._unavailable(cause)
         full = waiter.refusal is Refusal.FULL
         if not pool._inside():
-            pool._tell(pool._audit)  # it may close something, and be interrupted by that: only then it counts
+            pool._tell(pool._audit, apart=True)  # first: what it orders may be interrupted, and then nobody was refused
         snapshot, waited = take_snapshot(pool, NAMED, refused=full, late=not full), self._clock.now() - self._start
         with pool._lock:
             lent = [entry for entry in self._ledger.entries if entry.state is LEASED]

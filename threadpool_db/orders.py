@@ -25,7 +25,8 @@ Job = Callable[[], None]
 
 
 def take_orders(pool: ConnectionPool[Any], orders: Orders, jobs: deque[Job], apart: bool = False) -> None:
-    """Under the lock: read the mail, wake whom it concerns, and note what is to be done outside."""
+    """Under the lock: read the mail, wake whom it concerns, and note what is to be done outside. ``apart``: closes by
+    workers, where there are any: a borrower who finds something to close has a deadline of his own."""
     mail = read_mailbox(pool, orders)
     for ticket in orders.wake:
         assert isinstance(ticket, Waiter)

@@ -26,8 +26,7 @@ NAMED = 3
 
 def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool = False, late: bool = False) -> Snapshot:
     """All under the lock at once, but for the lines, which take their time to work out, and what the first ``looks`` of
-    the holders are doing. ``refused``: one more was, ``late``: one more ran out of time, which is counted under the same
-    lock."""
+    the holders are doing. ``refused`` or ``late``: one more was, which is counted under the same lock."""
     with pool._lock:
         pool._refused += refused
         pool._timeouts += late

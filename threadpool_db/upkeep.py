@@ -42,8 +42,8 @@ class Upkeep(Generic[C]):
         self.limits: Limits[C] = Limits(config, clock)
         self._limited, self._stopped, self.cut = self.limits.limited, self.limits.stopped, self.limits.cut
         self.hooks: Hooks[C] = Hooks(config, clock, self.limits, tell)
-        # cut a close short after ``check_timeout``: the pool closes, and somebody waits for it
-        self.limits_closes = False
+        # cut a close short after ``check_timeout``: somebody waits for it, or for its slot
+        self.limits_closes = config.background
         self.adopt(driver)
 
     def adopt(self, driver: Driver[C]) -> None:

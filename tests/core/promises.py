@@ -280,7 +280,7 @@ def connects(world: World, done: Done) -> None:
 
 
 def wanting(world: World) -> int:
-    """For how many should a connect be under way? One while the database is out of reach, whether or not anybody asks."""
+    """For how many should a connect be under way? For one while the database is out of reach, also if nobody asks."""
     if world.unavailable:
         return int(world.now >= world.fill_at and not world.shut)
     return len(world.ledger.line)

@@ -527,11 +527,13 @@ MUTANTS = [
     ),
     Mutant(
         "nobody tries for those who were refused", "no needless waiting", OPENING,
-        "        return now >= ledger.reach.fill_at and not ledger.closed\n", "        return 0\n", "out of reach, background",
+        "        return now >= ledger.reach.fill_at and not ledger.closed\n", "        return 0\n",
+        "out of reach, background",
     ),
     Mutant(
         "several try at once", "connects wanted", OPENING,
-        "now >= ledger.reach.fill_at and not ledger.closed", "2 * (now >= ledger.reach.fill_at)", "out of reach, background",
+        "now >= ledger.reach.fill_at and not ledger.closed", "2 * (now >= ledger.reach.fill_at)",
+        "out of reach, background",
     ),
     Mutant(
         "a closed pool tries", "connects wanted", OPENING,
