@@ -84,7 +84,7 @@ def pause(pool: ConnectionPool[Any], timeout: float) -> bool:
 
 def resume(pool: ConnectionPool[Any]) -> None:
     _refuse_closed(pool)
-    pool._upkeep.limits_closes = False
+    pool._upkeep.limits_closes = pool._budget is not None
     pool._tell(pool._ledger.resume)
 
 
