@@ -36,7 +36,7 @@ def test_whatever_happens_the_promises_hold(name: str) -> None:
         world = Sharing(core, limit, pools, seed)
         world.play(150)
         served, passed_on = served + world.served, passed_on + world.permits.passed_on
-    assert served > 500 and passed_on > 50
+    assert served > 500 and passed_on > 25
 
 
 class Mutant(NamedTuple):
