@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.alarm core.entry core.backoff core.outage core.overload core.sizing",
         "core.freshness core.holding core.line core.reach core.stats",
         "core.due core.dialects core.failing core.keeping core.opening core.rules",
-        "core.audit core.statement core.steering",
+        "core.audit core.permits core.statement core.steering",
         "core.ledger",
     ),
     (
@@ -41,8 +41,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "waiting",
         "logbook",
         "observe",
-        "budget",
         "fork",
+        "budget",
         "refusal",
         "lease",
         "telling",
@@ -91,7 +91,7 @@ FRONT_DOORS = ("", "core", "drivers", "checkout")
 # What decisions may be made of. No lock, thread, clock, I/O or driver.
 CORE_MAY_IMPORT = frozenset(
     "__future__ abc bisect collections dataclasses enum functools heapq itertools math operator random re typing types "
-    "typing_extensions warnings".split()
+    "typing_extensions warnings weakref".split()
 )
 
 THIRD_PARTY_ROOMS = ("drivers", "ext")

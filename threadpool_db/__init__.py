@@ -9,19 +9,21 @@ The house, from the roof down; imports run only downwards:
     cli          the command threadpool-db              checkup/    a connect taken apart, for `check`
     ext/         one file for each framework            testing     the fakes that we test with
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
-    pool         the one lock                           borrowing   the long way to a connection
+    pool         the one lock, which a budget shares    borrowing   the long way to a connection
     live         what an operator can change            returning   the long ways back
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
     orders       what becomes of the ledger's orders    aftermath   what finalisers and interrupts left
     nesting      who would wait for himself             reset       what must not reach the next borrower
     upkeep       what is done to a connection           session, lease, telling, waiting, fork, refusal
     hooks        what the user's own code says of it    limits, grip, showing
+    budget       how many connections several pools may have together: core/permits has its rules
     observe      who is told what the pool does         logbook: how often    alarms: when it is in trouble for long
     drivers/     the only I/O to databases              config      every option and its check
     core/        the rules, pure: start with core/ledger.py
     errors       what can go wrong, and who must act
 """
 
+from threadpool_db.budget import Budget, Spending
 from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.alarm import Alarms
@@ -57,6 +59,7 @@ __all__ = [
     "Alarm",
     "Alarms",
     "Backoff",
+    "Budget",
     "Checked",
     "ConnectFailed",
     "ConnectionPool",
@@ -79,6 +82,7 @@ __all__ = [
     "Proxy",
     "Result",
     "Snapshot",
+    "Spending",
     "StaleLease",
     "TransactionAborted",
     "TransactionState",

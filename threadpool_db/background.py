@@ -23,7 +23,7 @@ from threadpool_db.orders import close_one, tell_of_start
 if TYPE_CHECKING:
     from threadpool_db.pool import ConnectionPool
 
-#: As many connections of one pool are closed at a time.
+#: As many connections of one server are closed at a time.
 CLOSERS = 8
 
 
@@ -74,7 +74,7 @@ class Background:
         pool, jobs = self._pool(), deque[Callable[[], None]]()
         if pool is not None:
             jobs.append(functools.partial(close_one, pool, errand, jobs))
-            self._keeper.do(("closes", pool.name), functools.partial(pool._do, jobs), CLOSERS)
+            self._keeper.do(("closes", pool._upkeep.driver.server_key), functools.partial(pool._do, jobs), CLOSERS)
 
     def poke(self) -> None:
         """From a finaliser: there is a note in the mailbox."""

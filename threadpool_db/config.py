@@ -22,12 +22,13 @@ from threadpool_db.core.rules import Rules
 from threadpool_db.core.sizing import Elastic, Sizing
 
 if TYPE_CHECKING:
+    from threadpool_db.budget import Budget
     from threadpool_db.hooks import Hook
     from threadpool_db.observe import AlarmHook, Observer
     from threadpool_db.waiting import Clock
 
 #: In the design, not in this version.
-NOT_YET = frozenset("shed budget stats_dir".split())
+NOT_YET = frozenset("shed stats_dir".split())
 
 ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 #: What a session that is meant to be read-only answers to a write: no sign that the server has changed its mind.
@@ -112,6 +113,7 @@ class PoolConfig:
     alarms: Alarms = Alarms()
     name: str | None = None
     clock: Clock | None = None
+    budget: Budget | None = None
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> PoolConfig:
@@ -186,6 +188,8 @@ class PoolConfig:
             raise ValueError(f"name={self.name!r}: must be a non-empty string")
         if self.clock is not None and not callable(getattr(self.clock, "gate", None)):
             raise ValueError(f"clock={self.clock!r}: must be a Clock")
+        if self.budget is not None and not callable(getattr(self.budget, "join", None)):
+            raise ValueError(f"budget={self.budget!r}: must be a Budget(limit), or None")
 
     def _one_of(self, name: str, choices: tuple[object, ...]) -> None:
         value = getattr(self, name)

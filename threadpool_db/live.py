@@ -84,7 +84,7 @@ def pause(pool: ConnectionPool[Any], timeout: float) -> bool:
 
 def resume(pool: ConnectionPool[Any]) -> None:
     _refuse_closed(pool)
-    pool._upkeep.limits_closes = pool._config.background
+    pool._upkeep.limits_closes = pool._upkeep.limits_all_closes
     pool._tell(pool._ledger.resume)
 
 

@@ -75,6 +75,8 @@ class ConnectionPool(Generic[C]):
         possible(
             driver, config, self._clock
         )  # before the name is taken: whoever keeps the error keeps us, and our name
+        if config.budget is not None:
+            config.budget.afford(int(config.min_size), self._clock)
         self.name = claim_name(self, config.name, driver.name)
         self._observers = Observers(self.name, config.observers, self._now)
         self._follow(config)
@@ -96,15 +98,17 @@ class ConnectionPool(Generic[C]):
 
     def _start_afresh(self) -> None:
         """An empty ledger and a new lock: at birth, and in a forked child, where no lock of the parent's is safe."""
-        limit = self._config.max_waiting
+        limit, budget = self._config.max_waiting, self._config.budget
         self._ledger = Ledger(
             self._rules(),
             self._config.sizing,
             MaxWaiting(math.inf if limit is None else limit),
+            None if budget is None else budget.permits,
             server=None if self._config.backoff is None else self._upkeep.outage(),
         )
         self._take, self._give = self._ledger.take, self._ledger.give
-        self._lock = self._clock.lock()
+        self._budget = budget
+        self._lock = self._clock.lock() if budget is None else budget.join(self)
         self._inside = self._lock._is_owned
         self._acquire, self._release = self._lock.acquire, self._lock.release
         self._here = self._upkeep.hooks.here = threading.local()
@@ -223,7 +227,9 @@ class ConnectionPool(Generic[C]):
             if bearer is not None and not self._bring_home(bearer):
                 return jobs
             orders = event(*subject, self._now(), **more)
-            self._take_orders(orders, jobs, apart)
+            self._take_orders(orders, jobs, apart or self._budget is not None)
+            if self._budget is not None:
+                self._budget.settle(self._now(), jobs)
         if self._config.background:
             self._background.plan(self._ledger.due)
         for entry in orders.cut:

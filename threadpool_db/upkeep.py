@@ -43,7 +43,7 @@ class Upkeep(Generic[C]):
         self._limited, self._stopped, self.cut = self.limits.limited, self.limits.stopped, self.limits.cut
         self.hooks: Hooks[C] = Hooks(config, clock, self.limits, tell)
         # cut a close short after ``check_timeout``: somebody waits for it, or for its slot
-        self.limits_closes = config.background
+        self.limits_all_closes = self.limits_closes = config.background or config.budget is not None
         self.adopt(driver)
 
     def adopt(self, driver: Driver[C]) -> None:

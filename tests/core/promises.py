@@ -92,6 +92,7 @@ class Before:
         self.total = len(world.entries)
         self.due = ledger.due
         shared = world.shared
+        self.rivals = shared is not None and bool(shared.rivals)
         self.wanted = shared is not None and not shared.promised and shared.wants_since is not None
         head_since = self.line[0].since if self.line else world.now
         self.wanted_first = self.wanted and shared is not None and (shared.wants_since or 0) < head_since
@@ -244,7 +245,7 @@ def short_ways(world: World, name: str, before: Before, done: Done) -> None:
         if now - entry.answered < min(setting.ping_after, setting.max_idle) and not world.worn(entry):
             raise Broken("short ways", "one is idle and fresh, and was not taken")
     if name == "give" and done.orders is not None and not before.line:
-        ruled = world.paused or setting.shared or setting.max_uses < math.inf or before.total > world.base
+        ruled = world.paused or before.rivals or setting.max_uses < math.inf or before.total > world.base
         entry, heard_of = done.entry, any(report.kind == "returned" for report in done.orders.reports)
         if not (ruled or heard_of or entry.stale or world.worn(entry) or now >= before.due):
             raise Broken("short ways", "a good one was not taken back")
@@ -490,7 +491,7 @@ def shelf(world: World, name: str, before: Before, done: Done) -> None:
             raise Broken("not kept", "a stale or spoiled one is on the shelf")
         if world.worn(entry) and entry is done.entry:
             raise Broken("not kept", "a worn one is on the shelf")
-        if entry is done.entry and before.wanted_first:
+        if entry is done.entry and before.wanted_first and entry.last_used > entry.opened_at:
             raise Broken("permits", "kept, though another pool has waited longer")
     kept = world.connected if setting.background else world.live
     if ledger.idle and kept > world.base:

@@ -70,13 +70,17 @@ class Shared:
     def __init__(self) -> None:
         self.used = 0
         self.outside = 0
-        self.wants_since: float | None = None
         self.promised = False
+        self.rivals: list[float] = []  # since when the outsider waits
+
+    @property
+    def wants_since(self) -> float | None:
+        return self.rivals[0] if self.rivals else None
 
     def free_one(self) -> bool:
         return self.used + self.outside < 2
 
-    def take(self, ledger: Any) -> bool:
+    def take(self, ledger: Any, now: float) -> bool:
         if not self.free_one():
             return False
         self.used += 1
@@ -84,10 +88,11 @@ class Shared:
 
     def free(self, ledger: Any) -> None:
         self.used -= 1
-        if self.wants_since is not None:
-            self.outside, self.wants_since, self.promised = 1, None, False
+        if self.rivals:
+            self.outside, self.promised = 1, False
+            self.rivals.clear()
 
-    def wanted(self, ledger: Any, since: float) -> bool:
+    def wanted(self, ledger: Any, since: float, now: float) -> bool:
         if self.promised or not self.before(since):
             return False
         self.promised = True

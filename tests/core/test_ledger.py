@@ -874,13 +874,15 @@ class TestBudget:
     class Never:
         """Another pool has all permits, and waits."""
 
-        def take(self, ledger: Ledger) -> bool:
+        rivals = ("another pool",)
+
+        def take(self, ledger: Ledger, now: float) -> bool:
             return False
 
         def free(self, ledger: Ledger) -> None:
             self.freed = True
 
-        def wanted(self, ledger: Ledger, since: float) -> bool:
+        def wanted(self, ledger: Ledger, since: float, now: float) -> bool:
             return since > 5.0
 
     def test_without_a_permit_nothing_is_opened(self) -> None:

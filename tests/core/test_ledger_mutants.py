@@ -315,7 +315,7 @@ MUTANTS = [
     ),
     Mutant(
         "the end of the backoff is ignored", "backoff", OPENING,
-        "if now < reach.retry_at or not ledger.sizing", "if not ledger.sizing", "backoff",
+        "return now >= ledger.reach.retry_at and ", "return ", "backoff",
     ),
     Mutant(
         "a success does not end the backoff", "no needless waiting", REACH,
@@ -337,16 +337,16 @@ MUTANTS = [
     ),
     Mutant(
         "another pool is never let through", "permits", KEEPING,
-        "permits.wanted(ledger, now if head is None else head.since)", "False",
+        "permits.wanted(ledger, now if head is None else head.since, now)", "False",
         "a budget shared with an outsider",
     ),
     Mutant(
         "the short way back passes the budget by", "permits", LEDGER,
-        "            self.permits is None and ", "            ", "a budget shared with an outsider",
+        "if self.line or self.rivals or ", "if self.line or ", "a budget shared with an outsider",
     ),
     Mutant(
         "every other pool is let through", "closed for a reason", KEEPING,
-        "permits.wanted(ledger, now if head is None else head.since)", 'permits.wanted(ledger, float("inf"))',
+        "permits.wanted(ledger, now if head is None else head.since, now)", 'permits.wanted(ledger, float("inf"), now)',
         "a budget shared with an outsider",
     ),
     # --- the short ways, and numbers

@@ -18,6 +18,7 @@ class Says:
     def __init__(self, *, turn: float = -math.inf, admits: bool = True, permit: bool = True) -> None:
         self.turn, self.answer, self.permit = turn, admits, permit
         self.noted: list[str] = []
+        self.rivals = ()
 
     def next_at(self, now: float) -> float:
         return self.turn
@@ -30,14 +31,14 @@ class Says:
 
     def failed(self, started: float, now: float, delay: float) -> None: ...
 
-    def take(self, pool: object) -> bool:
+    def take(self, pool: object, now: float) -> bool:
         self.noted.append("permit")
         return self.permit
 
     def free(self, pool: object) -> None:
         self.noted.append("permit back")
 
-    def wanted(self, pool: object, since: float) -> bool:
+    def wanted(self, pool: object, since: float, now: float) -> bool:
         return False
 
 

@@ -52,7 +52,8 @@ def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
             exec(compiled(room, [edit for edit in edits if edit.room == room]), module.__dict__)
         return rooms[room]
 
-    bring(f"{PACKAGE}.ledger")
+    for room in ("ledger", "permits"):
+        bring(f"{PACKAGE}.{room}")
     return SimpleNamespace(**rooms)
 
 

@@ -299,10 +299,11 @@ class World:
             if self.shared.free_one():
                 self.shared.outside = 1
             else:
-                self.shared.wants_since = now
+                self.shared.rivals.append(now)
             return Done()
         # the outsider gives back, or goes away: whoever had no permit may try again
-        self.shared.outside, self.shared.wants_since, self.shared.promised = 0, None, False
+        self.shared.outside, self.shared.promised = 0, False
+        self.shared.rivals.clear()
         return Done(orders=ledger.tick(now))
 
     def _finds_it_cut(self, name: str, who: int) -> Done:
@@ -572,8 +573,10 @@ class World:
         if self.shared is not None:
             new.shared = Shared()
             new.shared.__dict__.update(self.shared.__dict__)
+            new.shared.rivals = self.shared.rivals.copy()
         new.ledger = self._clone_ledger(same)
         new.ledger.permits = new.shared
+        new.ledger.rivals = () if new.shared is None else new.shared.rivals
         return new
 
     def _clone_ledger(self, same: dict[int, Any]) -> Any:
@@ -605,7 +608,7 @@ def changeable(ledger: Any) -> list[tuple[str, Any]]:
         for name, value in vars(ledger).items():
             if isinstance(value, (OrderedDict, deque, set, BuiltinMethodType)) or hasattr(value, "counts"):
                 _CHANGEABLE[ledger_class].append((name, type(value)))
-            elif isinstance(value, (list, dict)):
+            elif isinstance(value, (list, dict)) and name != "rivals":  # they are the budget's
                 raise TypeError(f"the world cannot copy the ledger's {name}")
         _CHANGEABLE[ledger_class].append(("reach", type(ledger.reach)))
         if odd := [name for name, value in vars(ledger.reach).items() if isinstance(value, (list, dict, set, deque))]:

@@ -34,11 +34,12 @@ from threadpool_db.config import PoolConfig
 PACKAGE = "threadpool_db"
 FOLDER = Path(__file__).resolve().parents[2] / PACKAGE
 #: The ledger and its parts.
-UNDER_THE_LOCK = ("core.reach", "core.failing", "core.keeping", "core.opening", "core.ledger")
+UNDER_THE_LOCK = ("core.reach", "core.failing", "core.keeping", "core.opening", "core.permits", "core.ledger")
 ROOMS = (
     "core.outage",
     *UNDER_THE_LOCK,
     "waiting",
+    "budget",
     "lease",
     "keeper",
     "reset",

@@ -277,61 +277,6 @@ def closed_while_they_work(w: World) -> None:
     w.part("closer", w.close, timeout=3)
 
 
-# --- A cap that several pools share
-
-
-class Budget:
-    """Of two permits an outsider may have one; he waits for it, and who gives one up may have to give it to him."""
-
-    def __init__(self, w: World) -> None:
-        self._w = w
-        self.used = len(w.ledger.entries)
-        self.outside = 0
-        self.wants_since = math.inf
-
-    def free_one(self, ledger: Any) -> bool:
-        return self.used + self.outside < 2
-
-    def take(self, ledger: Any) -> bool:
-        if not self.free_one(ledger):
-            return False
-        self.used += 1
-        return True
-
-    def free(self, ledger: Any) -> None:
-        self.used -= 1
-        if self.wants_since < math.inf:
-            self.wants_since, self.outside = math.inf, 1
-
-    def wanted(self, ledger: Any, since: float) -> bool:
-        return self.wants_since < since
-
-    def outsider(self) -> None:
-        w = self._w
-        with w.pool._lock:
-            if self.free_one(w.ledger):
-                self.outside = 1
-            else:
-                self.wants_since = w.s.time
-        w.s.sleep(0.5, "its own work")
-        w.pool._tell(self._give)
-
-    def _give(self, now: float) -> Any:
-        self.outside, self.wants_since = 0, math.inf
-        return self._w.ledger.tick(now)
-
-
-@scenario(max_size=2)
-def a_budget_is_shared(w: World) -> None:
-    w.fill(2)
-    w.permits = w.ledger.permits = budget = Budget(w)
-    w.ledger.weigh()
-    w.part("A", w.visit, seconds=0.1, times=2)
-    w.part("B", w.visit, seconds=0.2)
-    w.part("C", w.visit)
-    w.part("outsider", budget.outsider)
-
-
 # --- Plays for what strikes in the middle: see injection.py
 
 

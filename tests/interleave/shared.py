@@ -1,144 +1,110 @@
-"""What if two pools share a cap? Pools of a test's own under one lock, with the permits that the core asks for.
-
-No product class shares permits yet. These do what one will have to: a lock in common, and a look at all the others
-whenever a ledger has decided something, for the core's protocol tells of slots, not of those who leave the line.
+"""What if two pools share a budget?
 
 the cap             never more connections than permits, those of all pools counted, being opened and closed included
-yields              who opens is the one who has waited longest, in whichever pool, if his own pool lets him
-no idle hoard       nobody waits for a permit beside a connection that is idle in another pool
+yields              nobody is lent what another one has waited for longer, in whichever pool, if his own pool lets him
+                    open, but where the pool that would lose it has just lost one
+no idle hoard       nobody waits for a permit beside a connection that is idle in another pool, with that exception
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
-from collections import deque
 from typing import Any
 
 from tests.core.promises import Broken
 from tests.interleave.scenarios import Play, Scenario
 from tests.interleave.world import World, next_try
+from threadpool_db.core.entry import CLOSING
 from threadpool_db.core.line import PING, USE
-from threadpool_db.waiting import Clock
+from threadpool_db.core.permits import LONGEST
 
 SHARED: list[Scenario] = []
 
 
-class Cap:
-    """So many permits for several pools. Whoever has waited longest gets the next one."""
+class Look:
+    """At all the pools of a budget, from outside: no line of the product's runs here, where it could be struck."""
 
-    def __init__(self, permits: int, clock: Clock) -> None:
-        self.permits, self.lock = permits, clock.lock()
-        self._now = clock.now
-        self.pools: list[Any] = []
-        self._looking = False
+    def __init__(self, permits: int) -> None:
+        self.permits = permits
+        self.worlds: list[World] = []
 
     @property
     def used(self) -> int:
-        return sum(len(pool._ledger.entries) for pool in self.pools)
+        return sum(len(world.ledger.entries) for world in self.worlds)
 
-    def take(self, ledger: Any) -> bool:
-        return self.free_one(ledger)
-
-    def free(self, ledger: Any) -> None:
-        """The count is that of the entries, and ``look`` follows every event."""
+    @property
+    def coming(self) -> int:
+        """Permits that are free, or will be when what is being closed is closed."""
+        closing = (entry for world in self.worlds for entry in world.ledger.entries if entry.state is CLOSING)
+        return self.permits - self.used + sum(not entry.given_up for entry in closing)
 
     def free_one(self, ledger: Any) -> bool:
-        return self.used < self.permits and not self._older(ledger, self._since(ledger))
-
-    def wanted(self, ledger: Any, since: float) -> bool:
-        return self.used >= self.permits and self._older(ledger, since)
-
-    def look(self, jobs: Any) -> None:
-        """Under the lock: let whoever has waited longest have what is free, or what is idle elsewhere."""
-        if self._looking:
-            return
-        self._looking = True
-        try:
-            for pool in sorted(self.pools, key=lambda pool: self._since(pool._ledger)):
-                if not self._wants(pool._ledger):
-                    continue
-                if self.used >= self.permits:
-                    idle = next((each for each in self.pools if each is not pool and each._ledger.idle), None)
-                    if idle is not None:
-                        self._tell(idle, idle._ledger.clear, jobs)
-                elif self.free_one(pool._ledger):
-                    self._tell(pool, pool._ledger.tick, jobs)
-        finally:
-            self._looking = False
-
-    def _tell(self, pool: Any, event: Any, jobs: Any) -> None:
-        """What another pool is to do it does itself, after its own rules: it may have drained by that."""
-        theirs: deque[Any] = deque()
-        pool._take_orders(event(self._now()), theirs)
-        if theirs:
-            jobs.append(functools.partial(pool._do, theirs))
-        if pool._config.background:
-            jobs.append(lambda: pool._background.plan(pool._ledger.due))
-
-    def _older(self, ledger: Any, since: float) -> bool:
-        others = (pool._ledger for pool in self.pools if pool._ledger is not ledger)
-        return any(self._wants(other) and self._since(other) < since for other in others)
+        since = self.since(ledger)
+        others = (world.ledger for world in self.worlds if world.ledger is not ledger)
+        return self.used < self.permits and not any(self.wants(other) and self.since(other) < since for other in others)
 
     @staticmethod
-    def _since(ledger: Any) -> float:
+    def since(ledger: Any) -> float:
         return ledger.line.head.since if ledger.line else math.inf
 
-    def _wants(self, ledger: Any) -> bool:
-        """Has it somebody who waits, without a connect for him, and whom it would let open?"""
+    def wants(self, ledger: Any) -> int:
+        """How many wait there without a connect for them, and would be let open one?"""
         opening = ledger.opening if ledger.rules.background else 0
-        room = len(ledger.entries) < ledger.rules.max_size and ledger.opening < ledger.rules.max_connecting
-        return len(ledger.line) > opening and room and next_try(ledger, self._now()) <= self._now()
+        room = min(ledger.rules.max_size - len(ledger.entries), ledger.rules.max_connecting - ledger.opening)
+        now = self.worlds[0].s.time
+        return int(min(len(ledger.line) - opening, room)) if next_try(ledger, now) <= now else 0
+
+    def spares(self, world: World) -> bool:
+        """It has lost one not long ago, and may keep what it has used since."""
+        return world.s.time < world.ledger.gave_up_at + LONGEST
 
 
 def share(w: World, permits: int) -> tuple[World, World]:
     """Two pools like that of ``w``, which nobody uses."""
-    cap = Cap(permits, w.s)
-
-    class Sharing(w.shell.repeatable):  # type: ignore[misc, name-defined]
-        def _start_afresh(self) -> None:
-            super()._start_afresh()
-            self._lock = cap.lock
-            self._inside = cap.lock._is_owned
-            self._acquire, self._release = cap.lock.acquire, cap.lock.release
-            self._ledger.permits = cap
-            self._ledger.weigh()
-            cap.pools.append(self)
-
-        def _take_orders(self, orders: Any, jobs: Any, apart: bool = False) -> None:
-            super()._take_orders(orders, jobs, apart)
-            cap.look(jobs)
-
-    one, two = (type(w)(w.s, w.shell, w.config, Sharing) for _ in range(2))
+    look, budget = Look(permits), w.shell.budget.Budget(permits)
+    config = dataclasses.replace(w.config, budget=budget)
+    one, two = (type(w)(w.s, w.shell, config) for _ in range(2))
+    look.worlds += (one, two)
     for each in (one, two):
-        each.permits = cap
+        each.permits = look
         w.others.append(each)
 
     lines: dict[World, list[Any]] = {one: [], two: []}
 
     def at_release() -> None:
-        if cap.used > permits:
-            raise Broken("the cap", f"{cap.used} of {permits}")
+        if look.used > permits:
+            raise Broken("the cap", f"{look.used} of {permits}")
         count = sum(each.driver.count + each.driver.connecting for each in (one, two))
         if count > permits:
             raise Broken("the cap", f"{count} of {permits} open or being opened")
         for each, other in ((one, two), (two, one)):
             line, lines[each] = lines[each], list(each.ledger.line)
-            if next_try(other.ledger, other.s.time) > -math.inf:
+            if next_try(other.ledger, other.s.time) > -math.inf or look.spares(each):
                 continue  # it has failed, and time may have passed since this one was served
             for ticket in line:
                 given = ticket not in lines[each] and ticket.step in (USE, PING)
-                if given and cap._wants(other.ledger) and cap._since(other.ledger) < ticket.since:
+                missing = look.wants(other.ledger) > look.coming
+                if given and missing and look.since(other.ledger) < ticket.since and used_before(ticket.entry):
                     raise Broken("yields", f"{ticket!r} was served, and {other.ledger.line} has waited longer")
 
     def at_rest() -> None:
         for each, other in ((one, two), (two, one)):
-            if cap._wants(each.ledger) and (cap.used < permits or other.ledger.idle):
-                raise Broken("no idle hoard", f"{each.ledger.line} beside {other.ledger.idle}, {cap.used} are used")
+            idle = [entry for entry in other.ledger.idle if not look.spares(other) or cold(entry, other)]
+            if look.wants(each.ledger) > max(0, look.coming - (permits - look.used)) and (look.used < permits or idle):
+                raise Broken("no idle hoard", f"{each.ledger.line} beside {idle}, {look.used} are used")
 
-    cap.lock.watches += (at_release,)
+    one.pool._lock.watches += (at_release,)
     w.s.at_rest.append(at_rest)
     return one, two
+
+
+def used_before(entry: Any) -> bool:
+    return bool(entry.last_used > entry.opened_at)
+
+
+def cold(entry: Any, world: World) -> bool:
+    return bool(entry.last_used <= world.ledger.gave_up_at)
 
 
 def shared(play: Play) -> Play:
@@ -155,6 +121,13 @@ def two_pools_and_one_permit(w: World) -> None:
     one.part("A", one.visit, times=2)
     two.part("B", two.visit)
     two.part("C", two.visit)
+
+
+@shared
+def two_who_would_take_it_from_each_other(w: World) -> None:
+    one, two = share(w, permits=1)
+    one.part("A", one.visit, seconds=0.001, times=3)
+    two.part("B", two.visit, seconds=0.001, times=3)
 
 
 @shared

@@ -15,15 +15,16 @@ from tests.interleave.mutants import MUTANTS, Mutant
 from tests.interleave.outage_mutants import OUTAGE_MUTANTS
 from tests.interleave.outage_scenarios import OUTAGES
 from tests.interleave.scenarios import SCENARIOS
-from tests.interleave.shared import SHARED, Cap
+from tests.interleave.shared import SHARED
+from tests.interleave.shared_mutants import SHARED_MUTANTS
 
-BY_NAME = {scenario.name: scenario for scenario in [*SCENARIOS, *KEPT, *OUTAGES]}
+BY_NAME = {scenario.name: scenario for scenario in [*SCENARIOS, *KEPT, *SHARED, *OUTAGES]}
 
 #: A real mistake should not be rarer than this in the scenario made for it.
 ENOUGH = 1_500
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *KEPT_MUTANTS, *OUTAGE_MUTANTS], ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *KEPT_MUTANTS, *SHARED_MUTANTS, *OUTAGE_MUTANTS], ids=lambda mutant: mutant.name)
 def test_the_explorer_notices(mutant: Mutant) -> None:
     explorer = Explorer(BY_NAME[mutant.scenario], load(mutant.edits))
     with quiet(), pytest.raises(Broken) as caught:
@@ -36,12 +37,3 @@ def test_a_copy_without_a_mistake_is_as_good_as_the_original() -> None:
     for scenario in [*SCENARIOS[:3], *KEPT[:3], *OUTAGES[-2:]]:
         with quiet():
             Explorer(scenario, load()).explore(orders(50))
-
-
-@pytest.mark.parametrize(("answer", "promise"), [("wanted", "yields"), ("take", "the cap")])
-def test_a_budget_that_answers_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch, answer: str, promise: str) -> None:
-    scenario = next(each for each in SHARED if each.name == "who has waited longest is next")
-    monkeypatch.setattr(Cap, answer, lambda *asked: answer == "take")
-    with quiet(), pytest.raises(Broken) as caught:
-        Explorer(scenario).explore(orders(100))
-    assert caught.value.promise == promise

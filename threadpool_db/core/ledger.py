@@ -33,7 +33,8 @@ import math
 import random
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from threadpool_db.core.audit import audit, lose
 from threadpool_db.core.due import ask, next_due, over, overheld, retire, take_away
@@ -46,9 +47,12 @@ from threadpool_db.core.outage import Server
 from threadpool_db.core.overload import MaxWaiting, Overload
 from threadpool_db.core.reach import Reach
 from threadpool_db.core.rules import Rules
-from threadpool_db.core.sizing import Counts, Elastic, Permits, Sizing
+from threadpool_db.core.sizing import Counts, Elastic, Sizing
 from threadpool_db.core.stats import BOUNDS, Histogram
 from threadpool_db.core.steering import cut_off, pause, reconfigure, resume, shorten_line, take_to_ask
+
+if TYPE_CHECKING:
+    from threadpool_db.core.permits import Permits
 
 
 class Ledger:
@@ -64,6 +68,8 @@ class Ledger:
         self.sizing = sizing or Elastic()
         self.overload = overload or MaxWaiting()
         self.permits = permits
+        self.rivals: Collection[object] = () if permits is None else permits.rivals
+        self.gave_up_at = -math.inf  # when one was last closed for another pool's sake
         self.reach = Reach(rules, server)
         self._draw = draw
 
@@ -114,7 +120,7 @@ class Ledger:
 
     def give(self, entry: Entry, now: float) -> bool:
         """Take it back, if that is all there is to do; False: nothing was done, ``checkin`` must."""
-        if self.line or entry.generation != self.generation or now >= self.due or not self._easy:
+        if self.line or self.rivals or entry.generation != self.generation or now >= self.due or not self._easy:
             return False
         entry.state = IDLE
         entry.last_used = now
@@ -134,6 +140,7 @@ class Ledger:
         if (
             head is None
             or head.wake_at != math.inf  # it keeps watch for the whole line: the next one must be told to
+            or self.rivals
             or entry.generation != self.generation
             or now >= self.due
             or not self._easy
@@ -428,6 +435,24 @@ class Ledger:
         self._settle(now, orders)
         return orders
 
+    def give_up(self, entry: Entry, now: float) -> Orders:
+        """An idle one is closed for another pool's sake, with which permits are shared."""
+        orders = Orders()
+        self.idle.remove(entry)
+        self.let_go(entry, orders)
+        self._settle(now, orders)
+        return orders
+
+    def look_again_at(self, moment: float, now: float) -> Orders:
+        """Somebody here waits for what another pool may be asked for from ``moment`` on."""
+        orders = Orders()
+        if self.rules.background:
+            self.due = min(self.due, moment)
+        elif (head := self.line.head) is not None and head.wake_at > moment:
+            head.wake_at = moment
+            orders.wake.append(head)
+        return orders
+
     # --- What nobody answers for any more ---------------------------------------------------------------------------
 
     def lost(self, entry: Entry, now: float) -> Orders:
@@ -561,6 +586,11 @@ class Ledger:
         if ticket is not None and entry.taken_at > ticket.since:
             self.wait_times.remove(entry.taken_at - ticket.since)
 
+    @property
+    def coldest(self) -> Entry:
+        """Of the idle ones, the one used least recently."""
+        return self.idle[0 if self._sign > 0 else -1]
+
     def rank(self, entry: Entry) -> float:
         """The shelf is sorted by this."""
         return self._sign * entry.last_used
@@ -602,7 +632,7 @@ class Ledger:
     def weigh(self) -> None:
         """How many there are has changed: may ``give`` still answer alone?"""
         self._easy = not self.paused and (
-            self.permits is None and len(self.entries) <= self._quiet_below and self._fresh.max_uses == math.inf
+            len(self.entries) <= self._quiet_below and self._fresh.max_uses == math.inf
         )
 
     def _resume(self, ticket: Ticket) -> None:

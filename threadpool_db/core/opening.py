@@ -29,18 +29,24 @@ def wanted(ledger: Ledger, now: float) -> float:
     return many
 
 
-def may_open(ledger: Ledger, now: float) -> bool:
-    """True: one is about to be, for a permit and the server's turn have been taken for it."""
-    rules, reach, permits = ledger.rules, ledger.reach, ledger.permits
+def could_open(ledger: Ledger, now: float) -> bool:
+    """Is nothing of its own in the way of one more? The server's turn and a permit of those it shares may be."""
+    rules = ledger.rules
     if ledger.paused:
         return False
     if len(ledger.entries) >= rules.max_size or ledger.opening >= rules.max_connecting:
         return False
-    if now < reach.retry_at or not ledger.sizing.may_open(ledger.counts(), now):
+    return now >= ledger.reach.retry_at and ledger.sizing.may_open(ledger.counts(), now)
+
+
+def may_open(ledger: Ledger, now: float) -> bool:
+    """True: one is about to be, for a permit and the server's turn have been taken for it."""
+    if not could_open(ledger, now):
         return False
+    reach, permits = ledger.reach, ledger.permits
     turn = reach.turn_at(now)
     if now >= turn:
-        if permits is not None and not permits.take(ledger):
+        if permits is not None and not permits.take(ledger, now):
             return False
         if reach.admits(now):  # last: a turn that is taken is used
             return True

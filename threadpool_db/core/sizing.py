@@ -7,10 +7,7 @@ state it likes; the ledger asks it under the pool's lock, so it must be quick an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from threadpool_db.core.ledger import Ledger
+from typing import NamedTuple, Protocol
 
 
 class Counts(NamedTuple):
@@ -46,22 +43,6 @@ class Sizing(Protocol):
 
     def smallest(self, min_size: int, max_size: float) -> float:
         """Idle ones past ``max_idle`` are closed down to this many."""
-        ...
-
-
-class Permits(Protocol):
-    """A cap that several ledgers share (a budget); all three are called under the lock they share."""
-
-    def take(self, ledger: Ledger) -> bool:
-        """May this ledger open one more? True takes a permit."""
-        ...
-
-    def free(self, ledger: Ledger) -> None:
-        """One of this ledger's slots came free."""
-        ...
-
-    def wanted(self, ledger: Ledger, since: float) -> bool:
-        """One came back: does another ledger's waiter want its permit, in line since before ``since``?"""
         ...
 
 

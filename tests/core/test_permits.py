@@ -1,0 +1,142 @@
+"""Do pools that share permits keep their promises, whatever happens in whatever order? And is each rule needed?
+
+``sharing.py`` says what can happen, and what must hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.core.promises import Broken
+from tests.core.sharing import Sharing
+from tests.core.walk import Edit, load
+from threadpool_db.core.ledger import Ledger
+from threadpool_db.core.line import Step, Ticket
+from threadpool_db.core.permits import SharedPermits
+from threadpool_db.core.rules import Rules
+
+WORLDS: dict[str, tuple[int, list[dict[str, Any]]]] = {
+    "one permit": (1, [{}, {}]),
+    "two permits for three": (2, [{}, {"max_size": 1}, {"order": "fifo"}]),
+    "a minimum": (3, [{}, {"background": True, "min_size": 1}, {}]),
+    "with a keeper": (2, [{"background": True}, {"background": True, "max_connecting": 1}]),
+    "many": (4, [{"background": True, "max_size": 3}, {"max_size": 3}, {"background": True, "min_idle": 1}, {}]),
+}
+SEEDS = range(25)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_whatever_happens_the_promises_hold(name: str) -> None:
+    limit, pools = WORLDS[name]
+    served = passed_on = 0
+    core = load()
+    for seed in SEEDS:
+        world = Sharing(core, limit, pools, seed)
+        world.play(150)
+        served, passed_on = served + world.served, passed_on + world.permits.passed_on
+    assert served > 500 and passed_on > 25
+
+
+class Mutant(NamedTuple):
+    name: str
+    by: str
+    room: str
+    old: str
+    new: str
+    world: str = "one permit"
+
+
+PERMITS, KEEPING, LEDGER = "permits", "keeping", "ledger"
+
+MUTANTS = [
+    Mutant("there is always one left", "the cap", PERMITS, "max(0, self.limit - self.used)\n        if", "1\n        if"),
+    Mutant(
+        "whoever asks gets it", "oldest first", PERMITS,
+        "if not any(need.ledger is ledger for need in self._needs(now)[:left]):", "if not left:", "two permits for three",
+    ),
+    Mutant(
+        "a minimum is taken, too", "minimum", PERMITS,
+        "<= ledger.rules.min_size", "<= 0", "a minimum",
+    ),
+    Mutant(
+        "whoever has just lost one loses the next", "spared", PERMITS,
+        "or now < self._spared_until(ledger):", "or False:", "two permits for three",
+    ),
+    Mutant(
+        "what is idle is never spared", "spared", PERMITS,
+        "if now < until and entry.last_used > ledger.gave_up_at:", "if False:", "two permits for three",
+    ),
+    Mutant(
+        "what lies unused is spared, too", "no hoard", PERMITS,
+        "if now < until and entry.last_used > ledger.gave_up_at:", "if now < until:", "many",
+    ),
+    Mutant(
+        "who has waited less is let through", "oldest first", PERMITS,
+        "or needs[provided].since >= since:", "or needs[provided].since == math.inf:", "two permits for three",
+    ),
+    Mutant(
+        "one is closed for each who asks, and for him again", "closed for need", PERMITS,
+        "        return max(0, self.limit - self.used) + closing", "        return 0", "many",
+    ),
+    Mutant(
+        "what was given up is waited for", "no hoard", PERMITS,
+        "entry.state is CLOSING and not entry.given_up", "entry.state is CLOSING", "with a keeper",
+    ),
+    Mutant(
+        "who has a connect under way counts again", "oldest first", PERMITS,
+        "covered = ledger.opening if ledger.rules.background else 0", "covered = 0", "with a keeper",
+    ),
+    Mutant(
+        "neighbours lose theirs for a minimum", "closed for need", PERMITS,
+        "if provided >= len(needs) or needs[provided].since == math.inf:", "if provided >= len(needs):", "many",
+    ),
+    Mutant(
+        "the one used last is closed", "coldest first", PERMITS,
+        "entry.last_used < found[0].last_used:", "entry.last_used > found[0].last_used:", "many",
+    ),
+    Mutant(
+        "the warmest of a pool is closed", "coldest first", LEDGER,
+        "self.idle[0 if self._sign > 0 else -1]", "self.idle[-1]", "many",
+    ),
+    Mutant(
+        "a permit that comes free is offered to nobody", "no hoard", PERMITS,
+        "                yield first, first.tick(now)\n", "                return\n",
+    ),
+    Mutant(
+        "nobody looks when it may be had again", "looks again", PERMITS,
+        "                if moment < math.inf:\n", "                if False:\n", "two permits for three",
+    ),
+    Mutant(
+        "a head that sleeps is not told when to look", "looks again", LEDGER,
+        "        elif (head := self.line.head) is not None and head.wake_at > moment:\n", "        elif False:\n",
+        "two permits for three",
+    ),
+    Mutant(
+        "the short way on passes those by who wait elsewhere", "oldest first", LEDGER,
+        "            or self.rivals\n", "", "two permits for three",
+    ),
+    Mutant(
+        "the short way back passes them by", "no hoard", LEDGER,
+        "if self.line or self.rivals or ", "if self.line or ",
+    ),
+    Mutant(
+        "what was opened for somebody is closed for another", "closed for need", KEEPING,
+        "entry.last_used > entry.opened_at and ", "", "with a keeper",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_promises_find(mutant: Mutant) -> None:
+    core = load([Edit(mutant.room, mutant.old, mutant.new)])
+    limit, pools = WORLDS[mutant.world]
+    with pytest.raises(Broken) as broken:
+        for seed in range(400):
+            Sharing(core, limit, pools, seed).play(150)
+    assert broken.value.promise == mutant.by, str(broken.value)
+
+
+def test_no_two_mutants_are_the_same() -> None:
+    assert len({(mutant.room, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)

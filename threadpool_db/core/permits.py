@@ -1,0 +1,197 @@
+"""Who may open one more, where several pools share a cap? Whoever has waited longest, in whichever pool.
+
+Each connection of a pool is a permit in use, one that is being opened or closed too. Where none is left, the idle
+connection that was used least recently, in any other pool, is closed for whoever waits (PgBouncer does so for the pools
+of one database); where none is idle, the next that comes back to a pool whose own head of the line has waited less
+(PgBouncer leaves out this part, and starves). The permit goes on only when that connection has been closed. Nothing is
+closed to fill a minimum, nor below the ``min_size`` of the pool that would lose it.
+
+A pool that has lost one is spared for a while: what it has used since is not taken. Else two busy pools would take each
+other's in turn, and every use would cost a connect. The while is as long as five of its connects, so that at most a
+fifth of the time goes into them; what lies unused all that time is no loss, and goes at once.
+
+Ledgers are known by weak references: a pool that was dropped is gone, with its connections. Permits are not counted but
+looked at, so there is no count that an interrupt could spoil.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from threadpool_db.core.entry import CLOSING, Entry
+from threadpool_db.core.line import Orders
+from threadpool_db.core.opening import could_open, wanted
+
+if TYPE_CHECKING:
+    from threadpool_db.core.ledger import Ledger
+
+#: A pool that has lost one is spared for so many of its connects, between so many seconds.
+CONNECTS, SHORTEST, LONGEST = 5, 0.005, 0.25
+
+
+class Permits(Protocol):
+    """A cap that several ledgers share; all of it is called under the lock they share."""
+
+    #: those that were refused a permit and may want one still; as long as there are any, nobody takes a short way back
+    rivals: Collection[object]
+
+    def take(self, ledger: Ledger, now: float) -> bool:
+        """May this ledger open one more? True: it is about to."""
+        ...
+
+    def free(self, ledger: Ledger) -> None:
+        """One of this ledger's slots came free."""
+        ...
+
+    def wanted(self, ledger: Ledger, since: float, now: float) -> bool:
+        """One came back: is it to be closed for another ledger's waiter, in line since before ``since``?"""
+        ...
+
+
+class Need(NamedTuple):
+    """Somebody waits, and his ledger would open one for him. ``since``: seconds; ``inf``: for a minimum, not for him."""
+
+    since: float
+    ledger: Ledger
+
+
+class SharedPermits:
+    """``limit`` permits. ``settle`` must follow each event of each ledger, under the same lock."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.rivals: dict[weakref.ref[Ledger], None] = {}
+        self.passed_on = 0  # connections closed for another pool's sake
+        self._holders: dict[weakref.ref[Ledger], None] = {}  # who has one; in order, so that a replay is a replay
+
+    # --- The ledgers ask --------------------------------------------------------------------------------------------
+
+    def take(self, ledger: Ledger, now: float) -> bool:
+        # it takes part with all that it needs from now on: who is refused here may be the first in need
+        self.rivals[weakref.ref(ledger)] = None
+        left = max(0, self.limit - self.used)
+        if not any(need.ledger is ledger for need in self._needs(now)[:left]):
+            return False
+        self._holders[weakref.ref(ledger)] = None
+        return True
+
+    def free(self, ledger: Ledger) -> None:
+        if not ledger.entries:
+            self._holders.pop(weakref.ref(ledger), None)
+
+    def wanted(self, ledger: Ledger, since: float, now: float) -> bool:
+        if not self.rivals or self._kept_for(ledger) or now < self._spared_until(ledger):
+            return False
+        needs = self._needs(now)
+        provided = self._provided()
+        if provided >= len(needs) or needs[provided].since >= since:
+            return False
+        self._passes_on(ledger, now)
+        return True
+
+    # --- What follows from an event ---------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> Iterator[tuple[Ledger, Orders]]:
+        """What the ledgers do now that permits are free, or wanted by others; each is to be carried out before the next
+        is asked for."""
+        while self.rivals:
+            needs = self._needs(now)
+            if not needs:
+                return
+            first = needs[0].ledger
+            if self.used < self.limit:
+                before = len(first.entries)
+                yield first, first.tick(now)
+                if len(first.entries) <= before:
+                    self.rivals.pop(weakref.ref(first), None)  # another of its server's pools was faster
+                continue
+            provided = self._provided()
+            if provided >= len(needs) or needs[provided].since == math.inf:
+                return
+            idle, moment = self._least_recently_used(now)
+            if idle is None:
+                if moment < math.inf:
+                    yield needs[provided].ledger, needs[provided].ledger.look_again_at(moment, now)
+                return
+            entry, owner = idle
+            self._passes_on(owner, now)
+            yield owner, owner.give_up(entry, now)
+
+    @property
+    def used(self) -> int:
+        return sum(len(ledger.entries) for ledger in self._having())
+
+    def _having(self) -> list[Ledger]:
+        return [ledger for ref in [*self._holders] if (ledger := ref()) is not None]
+
+    def _needs(self, now: float) -> list[Need]:
+        """Who lacks a connection that a permit would bring, first who has waited longest. Who lacks none is no rival."""
+        needs: list[Need] = []
+        for ref in [*self.rivals]:
+            ledger = ref()
+            many = 0 if ledger is None else lacking(ledger, now)
+            if ledger is None or not many:
+                del self.rivals[ref]
+                continue
+            covered = ledger.opening if ledger.rules.background else 0  # for the first of them one is under way
+            waits = [Need(ticket.since, ledger) for ticket in islice(ledger.line, covered, covered + many)]
+            needs += waits + [Need(math.inf, ledger)] * (many - len(waits))
+        needs.sort(key=_since)
+        return needs
+
+    def _provided(self) -> int:
+        """For so many of them a permit is there, or about to come free: of what is being closed. What was given up
+        while it connects ends when its server likes."""
+        closing = sum(
+            entry.state is CLOSING and not entry.given_up
+            for ledger in self._having()
+            if ledger.closing
+            for entry in ledger.entries
+        )
+        return max(0, self.limit - self.used) + closing
+
+    def _least_recently_used(self, now: float) -> tuple[tuple[Entry, Ledger] | None, float]:
+        """The one that was idle longest, and whose it is; or when the first of those that are spared may be taken."""
+        found: tuple[Entry, Ledger] | None = None
+        moment = math.inf
+        for ledger in self._having():
+            if not ledger.idle or self._kept_for(ledger):
+                continue
+            entry = ledger.coldest
+            until = self._spared_until(ledger)
+            if now < until and entry.last_used > ledger.gave_up_at:
+                moment = min(moment, until)
+            elif found is None or entry.last_used < found[0].last_used:
+                found = entry, ledger
+        return found, moment
+
+    def _kept_for(self, ledger: Ledger) -> bool:
+        """Is all that it has its minimum?"""
+        return len(ledger.entries) - ledger.closing <= ledger.rules.min_size
+
+    def _spared_until(self, ledger: Ledger) -> float:
+        times = ledger.connect_times
+        connect = times.total / max(1, sum(times.counts))
+        return ledger.gave_up_at + min(max(CONNECTS * connect, SHORTEST), LONGEST)
+
+    def _passes_on(self, ledger: Ledger, now: float) -> None:
+        ledger.gave_up_at = now
+        self.passed_on += 1
+
+
+def lacking(ledger: Ledger, now: float) -> int:
+    """How many connects would it start now, had it permits?"""
+    if not could_open(ledger, now) or now < ledger.reach.turn_at(now):
+        return 0
+    rules = ledger.rules
+    many = wanted(ledger, now) - ledger.opening if rules.background else len(ledger.line)
+    room = min(rules.max_size - len(ledger.entries), rules.max_connecting - ledger.opening)
+    return int(max(0, min(many, room)))
+
+
+def _since(need: Need) -> float:
+    return need.since
