@@ -6,6 +6,7 @@ here would slow our pool down and no peer's.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import subprocess
@@ -225,6 +226,16 @@ def test_of_a_request_that_is_partly_within_a_slice_that_part_counts():
     assert all(latency >= 0.2 for latency in found.latencies)
 
 
+def test_a_request_that_fails_ends_the_slice_with_its_error():
+    class Failing(policies.Request):
+        def serve(self, pool):
+            if next(pool) == 5:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        policies.run_slice(itertools.count(), Failing(0.0), threads=3, seconds=60)
+
+
 def test_gunicorn_serves_more_with_a_connection_for_each_operation():
     pytest.importorskip("psycopg2")
     require(Postgres)
@@ -234,6 +245,16 @@ def test_gunicorn_serves_more_with_a_connection_for_each_operation():
             if race.ratio > 1.2:
                 break
         assert race.ratio > 1.2 and not race.errors
+
+
+def test_a_gunicorn_that_does_not_come_up_is_said_so():
+    pytest.importorskip("gunicorn")
+    gunicorn = served.Gunicorn("sqlite://", "neither")
+    try:
+        with pytest.raises(RuntimeError, match="gunicorn does not answer"):
+            gunicorn.wait_until_ready()
+    finally:
+        gunicorn.stop()
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b""])

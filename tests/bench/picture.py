@@ -39,16 +39,18 @@ class Row:
     panels: Sequence[Sequence[Sequence[Point]]]
 
     @property
+    def most(self) -> float:
+        return max(y for panel in self.panels for points in panel for _, y in points)
+
+    @property
     def step(self) -> float:
-        """Between two lines of the grid, so that there are four to seven of them."""
-        most = max(y for panel in self.panels for points in panel for _, y in points)
-        unit = 10.0 ** (len(str(int(most))) - 1)
-        return next(unit * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if most <= 6 * unit * part)
+        """From one line of the grid to the next, a round number: there are three to eight of them."""
+        unit = 10.0 ** (len(str(int(self.most))) - 1)
+        return next(unit * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if self.most <= 6 * unit * part)
 
     @property
     def top(self) -> float:
-        most = max(y for panel in self.panels for points in panel for _, y in points)
-        return (int(most / self.step) + 1) * self.step
+        return (int(self.most / self.step) + 1) * self.step
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from tests.bench.sites import started
 from tests.servers import HOST, Postgres
 
 WORKERS, THREADS, CLIENTS = 2, 24, 96
-STOP_LIMIT, ANSWER_LIMIT = 5.0, 20.0
+ANSWER_LIMIT = 20.0
 SETTLE = 0.5
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,16 +66,17 @@ class Gunicorn:
         self._guardian = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def wait_until_ready(self) -> None:
-        client = Clients(self.port, 1)  # its request waits in the backlog until somebody accepts it
-        client.finish()
-        if not client.answers:
-            raise RuntimeError(f"gunicorn did not answer within {ANSWER_LIMIT:g} s, or not well: it has said why")
+        answers = 0
+        with contextlib.suppress(OSError):
+            client = Clients(self.port, 1)  # its request waits in the backlog until somebody accepts it
+            client.finish()
+            answers = client.answers
+        if not answers:
+            raise RuntimeError("gunicorn does not answer, or not well; it has said why")
 
     def stop(self) -> None:
+        """Without a goodbye, which would take it a second: its clients have all their answers."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_LIMIT)
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._guardian.communicate(b"done\n")
@@ -189,10 +190,9 @@ def gunicorns(say: Say, clients: int = CLIENTS) -> Iterator[Race | None]:
         if site is None:
             yield None
             return
-        ports = {}
-        for policy in POLICIES:
-            server = Gunicorn(site.server.url, policy)  # type: ignore[attr-defined]
+        servers = {policy: Gunicorn(site.server.url, policy) for policy in POLICIES}  # type: ignore[attr-defined]
+        for server in servers.values():
             stopping.callback(server.stop)
-            ports[policy] = server.port
+        for server in servers.values():
             server.wait_until_ready()
-        yield Race(ports, clients)
+        yield Race({policy: server.port for policy, server in servers.items()}, clients)
