@@ -44,7 +44,7 @@ class Row:
 
     @property
     def step(self) -> float:
-        """From one line of the grid to the next, a round number: there are three to eight of them."""
+        """From one line of the grid to the next, a round number, so that there are five to eight of them."""
         unit = 10.0 ** (len(str(int(self.most))) - 1)
         return next(unit * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if self.most <= 6 * unit * part)
 
@@ -55,8 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Picture:
-    """``ticks``: of the shared x axis, from left to right, with their labels or none; the scale runs between the outer
-    two."""
+    """``ticks``: of the shared x axis, from left to right, with their labels; the scale runs between the outer two."""
 
     title: str
     about: Sequence[str]
