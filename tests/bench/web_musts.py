@@ -38,7 +38,7 @@ def cheap_in_the_database(say: Say) -> bool:
             found = ", ".join(f"{ratio:.1%} with {threads} threads" for threads, ratio in ratios.items())
             return min(ratios.values()) >= SHARE_LIMIT, found
 
-        return until_clear(what, 5, sample, say)
+        return until_clear(what, 8, sample, say)  # a busy machine takes its time to wake a thread, mostly
 
 
 def more_requests_served(say: Say) -> bool:
