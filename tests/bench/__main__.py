@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     how.add_argument("--smoke", action="store_true", help="5 s: that it runs, and by what order of magnitude")
     how.add_argument("--sqlalchemy", action="store_true", help="only SQLAlchemy over both pools; 1 minute")
     how.add_argument(
-        "--policies", action="store_true", help="both checkout policies as a request does more outside; 6 minutes"
+        "--policies", action="store_true", help="both checkout policies as a request does more outside; 5 minutes"
     )
     how.add_argument("--check", action="store_true", help="only what must hold; exit code 1 if it does not")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="with --policies: draw them there, as SVG")

@@ -83,7 +83,7 @@ class Slice:
 
 def percentile(values: list[float], percent: int) -> float:
     if len(values) < 2:
-        return sum(values)
+        return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
@@ -120,7 +120,8 @@ def run_slice(pool: Pool, request: Request, threads: int, seconds: float) -> Sli
 
     with ThreadPoolExecutor(threads) as crowd:
         results = list(crowd.map(one_thread, range(threads)))
-    return Slice(sum(served for served, _ in results) / seconds, [one for _, more in results for one in more])
+    latencies = [one for _, more in results for one in more]
+    return Slice(sum(served for served, _ in results) / seconds, latencies or [seconds])  # at least, if none ended
 
 
 class Policies:
