@@ -224,7 +224,9 @@ def test_of_a_request_that_is_partly_within_a_slice_that_part_counts():
     found = policies.run_slice(None, Slow(0.0, seconds=0.2), threads=2, seconds=0.3)  # whole ones: 6.7 or 13.3 1/s
     assert found.rate == pytest.approx(10, rel=0.15)
     assert all(latency >= 0.2 for latency in found.latencies)
-    assert policies.run_slice(None, Slow(0.0, seconds=0.2), threads=1, seconds=0.05).p99 == 0.05  # none has ended in it
+    assert (
+        policies.run_slice(None, Slow(0.0, seconds=0.2), threads=1, seconds=0.05).p99 >= 0.2
+    )  # though none ends in it
 
 
 def test_a_request_that_fails_ends_the_slice_with_its_error():

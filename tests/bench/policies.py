@@ -9,8 +9,9 @@ turns.
 *rate*  requests in a second, 90th percentile of the slices: a disturbance can only slow a slice down. A request that
         is only partly within a slice counts as that part: threads that began together also end together, and whole
         ones would come in heaps
-*p99*   of the requests that ended within a slice, from its scope's begin to its end, waiting included; for the same
-        reason 10th percentile of the slices
+*p99*   of the requests that were under way within a slice, from its scope's begin to its end, waiting included; for the
+        same reason 10th percentile of the slices. Of those that end within it there may be none: forty threads that
+        began together have all their first statements behind them before any has its second
 
 A slice begins when each thread has had its first turn, and nobody stops before all have come to its end: until then
 the line is not as long as it is going to be.
@@ -111,7 +112,7 @@ def run_slice(pool: Pool, request: Request, threads: int, seconds: float) -> Sli
                 raise
             over = time.perf_counter()
             served += max(0.0, min(over, end) - max(asked, begin)) / (over - asked)
-            if begin < over <= end:
+            if asked < end and over > begin:
                 latencies.append(over - asked)
             if over > end and not told:  # it may have begun after that too, on a machine that had no time for it
                 told = True
@@ -120,8 +121,7 @@ def run_slice(pool: Pool, request: Request, threads: int, seconds: float) -> Sli
 
     with ThreadPoolExecutor(threads) as crowd:
         results = list(crowd.map(one_thread, range(threads)))
-    latencies = [one for _, more in results for one in more]
-    return Slice(sum(served for served, _ in results) / seconds, latencies or [seconds])  # at least, if none ended
+    return Slice(sum(served for served, _ in results) / seconds, [one for _, more in results for one in more])
 
 
 class Policies:
