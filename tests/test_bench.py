@@ -6,17 +6,22 @@ here would slow our pool down and no peer's.
 
 from __future__ import annotations
 
+import itertools
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench import baseline, burst, memory, recovery, sites
+from tests.bench import baseline, burst, memory, policies, recovery, served, sites
+from tests.bench.__main__ import main
 from tests.bench.baseline import compare, save, this_python
 from tests.bench.burst import BURST, Bursts
 from tests.bench.contention import HABITS, QUERY
@@ -32,12 +37,15 @@ from tests.bench.contestants import (
     sqlalchemy,
 )
 from tests.bench.memory import MEMORY
-from tests.bench.musts import OPENED_LIMIT, until_clear
+from tests.bench.middleware import middleware
+from tests.bench.musts import OPENED_LIMIT
 from tests.bench.operation import AGAIN, BARE, EXECUTE, JUDGEMENT, OPERATION, operations
+from tests.bench.picture import Line, Picture, Row
+from tests.bench.promise import until_clear
 from tests.bench.reporting import REPORTING, reports
 from tests.bench.tables import Figures, tables
 from tests.conftest import require
-from tests.servers import Postgres
+from tests.servers import HOST, Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 ATTEMPTS = 3  # somebody else may need the processors just now
@@ -171,6 +179,135 @@ def test_a_restart_under_load_is_recovered_from():
     assert found.failed <= 8
     assert 0.0 <= found.first <= found.full < recovery.LIMIT
     assert found.connects >= 1
+
+
+# --- Checkout policies, and the middleware ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pools():
+    pytest.importorskip("psycopg2")
+    require(Postgres)
+    with policies.both(print) as pools:
+        yield pools
+
+
+def test_per_operation_serves_more_where_a_request_is_mostly_elsewhere(pools):
+    found = policies.Policies(pools, threads=(10,), shares=(1.0, 0.1), seconds=0.2)
+    for _ in range(ATTEMPTS):
+        found.run(1, print)
+        sections = found.sections()
+        of = sections[policies.section(10)]["10%"]
+        if of["rate_ratio"] > 1.5 and of["p99_ratio"] < 0.8:
+            break
+    assert of["rate_ratio"] > 1.5 and of["p99_ratio"] < 0.8
+    assert [row.split(" | ")[0] for row in tables(sections).splitlines()[2:]] == ["| 100%", "| 10%"]
+    drawn = ElementTree.fromstring(policies.picture(sections, "Nothing & nobody"))
+    text = " ".join(drawn.itertext())
+    assert "10 threads" in text and "requests per second" in text and "p99 latency, ms" in text
+    assert "Nothing & nobody" in text and 'checkout="operation"' in text
+
+
+def test_back_to_back_the_policies_are_about_as_fast(pools):
+    race = policies.BackToBack(pools, seconds=0.2)
+    race.run(1)
+    ratios = race.ratios()
+    assert set(ratios) == {5, 10}
+    assert all(0.5 < ratio < 2 for ratio in ratios.values())
+
+
+def test_of_a_request_that_is_partly_within_a_slice_that_part_counts():
+    class Slow(policies.Request):
+        def serve(self, pool):
+            time.sleep(self.seconds)
+
+    found = policies.run_slice(None, Slow(0.0, seconds=0.2), threads=2, seconds=0.3)  # whole ones: 6.7 or 13.3 1/s
+    assert found.rate == pytest.approx(10, rel=0.15)
+    assert all(latency >= 0.2 for latency in found.latencies)
+    assert (
+        policies.run_slice(None, Slow(0.0, seconds=0.2), threads=1, seconds=0.05).p99 >= 0.2
+    )  # though none ends in it
+
+
+def test_a_request_that_fails_ends_the_slice_with_its_error():
+    class Failing(policies.Request):
+        def serve(self, pool):
+            if next(pool) == 5:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        policies.run_slice(itertools.count(), Failing(0.0), threads=3, seconds=60)
+
+
+def test_gunicorn_serves_more_with_a_connection_for_each_operation():
+    pytest.importorskip("psycopg2")
+    require(Postgres)
+    with served.gunicorns(print, clients=30) as race:
+        for _ in range(ATTEMPTS):
+            race.run(1, seconds=0.5)
+            if race.ratio > 1.2:
+                break
+        assert race.ratio > 1.2 and not race.errors
+
+
+def test_a_gunicorn_that_does_not_come_up_is_said_so():
+    pytest.importorskip("gunicorn")
+    gunicorn = served.Gunicorn("sqlite://", "neither")
+    try:
+        with pytest.raises(RuntimeError, match="gunicorn does not answer"):
+            gunicorn.wait_until_ready()
+    finally:
+        gunicorn.stop()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b""])
+def test_an_answer_that_is_not_what_was_asked_for_is_an_error(answer):
+    def answer_badly():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+    with socket.create_server((HOST, 0)) as listener:
+        thread = threading.Thread(target=answer_badly)
+        thread.start()
+        clients = served.Clients(listener.getsockname()[1], 1)
+        clients.finish()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert (clients.answers, clients.errors) == (0, 1)
+
+
+def test_the_middleware_adds_little_to_a_request_without_database():
+    with middleware() as race:
+        for _ in range(ATTEMPTS):
+            race.run(10)
+            if max(race.added().values()) < 8:
+                break
+        assert all(0 < times < 8 for times in race.added().values())
+
+
+def test_panels_in_a_row_share_their_axis_and_lines_that_meet_have_one_number():
+    look = [Line("one", "red", 1, "circle"), Line("two", "blue", 1, "square")]
+    apart, together = [[(1, 100.0), (0, 431.0)], [(1, 100.0), (0, 50.0)]], [[(1, 50.0), (0, 50.0)]] * 2
+    row = Row("apples", [apart, together])
+    assert (row.step, row.top) == (100, 500)
+    drawn = ElementTree.fromstring(Picture("t", ["a"], ["x", "y"], look, [row], "pears", [(1, "1"), (0, "0")]).svg())
+    paths = [line.get("points", "").split() for line in drawn.iter("{http://www.w3.org/2000/svg}polyline")][2:]
+    heights = [path[-1].split(",")[1] for path in paths]
+    assert heights[1] == heights[2] == heights[3] != heights[0]
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.count("431") == 1 and texts.count("50") == 2
+
+
+def test_a_picture_is_of_the_policies_alone(capsys):
+    with pytest.raises(SystemExit):
+        main(["--smoke", "--picture", "there.svg"])
+    assert "--picture is what --policies draws" in capsys.readouterr().err
 
 
 # --- The tools around it ----------------------------------------------------------------------------------------------

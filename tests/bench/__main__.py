@@ -21,6 +21,7 @@ from tests.bench.memory import MEMORY, measure_memory
 from tests.bench.musts import Say, check
 from tests.bench.operation import OPERATION, operations
 from tests.bench.pairs import Pairs
+from tests.bench.policies import measure_policies, picture
 from tests.bench.recovery import KINDS, Recoveries, section
 from tests.bench.tables import Figures, tables
 
@@ -100,17 +101,29 @@ def main(arguments: list[str] | None = None) -> int:
     how.add_argument("--quick", action="store_true", help="a rough look in 40 s instead of 4 minutes; no server")
     how.add_argument("--smoke", action="store_true", help="5 s: that it runs, and by what order of magnitude")
     how.add_argument("--sqlalchemy", action="store_true", help="only SQLAlchemy over both pools; 1 minute")
+    how.add_argument(
+        "--policies", action="store_true", help="both checkout policies as a request does more outside; 5 minutes"
+    )
     how.add_argument("--check", action="store_true", help="only what must hold; exit code 1 if it does not")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="with --policies: draw them there, as SVG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument(
         "--save", action="store_true", help=f"write what depends least on the machine to {BASELINE.name}"
     )
     parser.add_argument("--compare", action="store_true", help=f"say what of that moved more than {MOVED:.0%} since")
     options = parser.parse_args(arguments)
+    if options.picture and not options.policies:
+        parser.error("--picture is what --policies draws")
     if options.check:
         return 0 if check(say) else 1
     if options.sqlalchemy:
         figures = sqlalchemy(FULL, say)
+    elif options.policies:
+        figures, about = measure_policies(say)
+        if not figures:
+            return 1
+        if options.picture:
+            options.picture.write_text(picture(figures, about))
     else:
         figures = measure(QUICK if options.quick else SMOKE if options.smoke else FULL, say)
     print(f"Python {platform.python_version()}, {platform.machine()}\n\n{tables(figures)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from tests.bench.burst import THREADS, Bursts
 from tests.bench.contention import CONNECTIONS, QUERY, Contention
@@ -12,25 +11,13 @@ from tests.bench.engine import CROWD, LIMITS, Crowds, contests, impatient, ratio
 from tests.bench.engine import FAIRNESS_LIMIT as CROWD_FAIRNESS_LIMIT
 from tests.bench.operation import ADDED_LIMIT, JUDGEMENT_LIMIT, operations
 from tests.bench.pairs import Pairs
+from tests.bench.promise import Say, not_measured, until_clear
 from tests.bench.reporting import REPORTS_LIMIT, reports
+from tests.bench.web_musts import cheap_in_the_database, cheap_middleware, more_requests_served
 
 PAIR_LIMIT = 2.2  # times the floor, and below DBUtils
 FAIRNESS_LIMIT, RATE_LIMIT = 0.9, 0.95  # when held 0.5 ms; the rate as a share of the floor's
 OPENED_LIMIT = 8  # by a burst, and nobody fails
-
-Say = Callable[[str], None]
-
-
-def until_clear(what: str, batches: int, run: Callable[[], tuple[bool, str]], say: Say) -> bool:
-    """More rounds are added to the same sample until it says yes. Noise goes away with rounds; a real no stays."""
-    for batch in range(batches):
-        holds, found = run()
-        say(f"{what}, sample {batch + 1}: {found}")
-        if holds:
-            print(f"holds: {what}: {found}")
-            return True
-    print(f"DOES NOT HOLD: {what}: {found}")
-    return False
 
 
 def check(say: Say) -> bool:
@@ -43,6 +30,9 @@ def check(say: Say) -> bool:
             modest(say),
             cheap_for_sqlalchemy(say),
             fair_to_sqlalchemy(say),
+            cheap_middleware(say),
+            cheap_in_the_database(say),
+            more_requests_served(say),
         ]
     )
 
@@ -122,8 +112,7 @@ def cheap_for_sqlalchemy(say: Say) -> bool:
         for case, limit in LIMITS.items():
             pairs = found.get(case)
             if pairs is None:
-                print(f"DOES NOT HOLD: {case}: not measured, for want of a server")
-                held.append(False)
+                held.append(not_measured(case, "a server"))
                 continue
 
             def sample(pairs: Pairs = pairs, limit: float = limit) -> tuple[bool, str]:

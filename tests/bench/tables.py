@@ -10,6 +10,10 @@ from tests.bench.contestants import FLOOR
 from tests.bench.engine import CROWD, ENGINE, ENGINE_CROWD
 from tests.bench.memory import CONNECTIONS, MEMORY, WAITERS
 from tests.bench.operation import JUDGEMENT, OPERATION
+from tests.bench.policies import OPERATION as PER_OPERATION
+from tests.bench.policies import THREAD as PER_THREAD
+from tests.bench.policies import THREADS as CROWDS
+from tests.bench.policies import section as policies_section
 from tests.bench.recovery import KINDS, section
 
 #: section -> contestant -> figure
@@ -31,6 +35,14 @@ _RESTART: _Columns = (
     ("first success, ms", "first_ms", ".0f"),
     ("full rate, ms", "full_ms", ".0f"),
     ("connects in 1 s", "connects", ".0f"),
+)
+_POLICIES: _Columns = (
+    ("1/s, operation", f"{PER_OPERATION}_rate", ".0f"),
+    ("1/s, thread", f"{PER_THREAD}_rate", ".0f"),
+    ("ratio", "rate_ratio", ".2f"),
+    ("p99 ms, operation", f"{PER_OPERATION}_p99_ms", ".0f"),
+    ("p99 ms, thread", f"{PER_THREAD}_p99_ms", ".0f"),
+    ("ratio", "p99_ratio", ".2f"),
 )
 _TABLES: dict[str, _Table] = {
     "pair": (
@@ -75,6 +87,7 @@ _TABLES: dict[str, _Table] = {
         ),
     ),
     **{section(kind): (section(kind), lambda of: of["full_ms"], _RESTART) for kind in KINDS},
+    **{policies_section(n): (policies_section(n), lambda of: -of["share"], _POLICIES) for n in CROWDS},
 }
 
 
