@@ -42,7 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "logbook",
         "observe",
         "budget",
-        "fork",
+        "fork patched",
         "refusal",
         "lease",
         "telling",

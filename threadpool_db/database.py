@@ -24,6 +24,7 @@ from threadpool_db.drivers.base import BUSY, FAILED, OPEN, UNKNOWN, Driver
 from threadpool_db.drivers.choose import Undecided, driver_for
 from threadpool_db.errors import PoolMisuse, StaleLease
 from threadpool_db.lease import Lease, entry_of, where
+from threadpool_db.patched import keep_up
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.result import Parameters, Result, run
 
@@ -237,6 +238,7 @@ class Face(ConnectionPool[Any]):
         try:
             thread: ThreadEnd = self._mine.thread
         except AttributeError:
+            keep_up(self)
             thread = self._mine.thread = ThreadEnd(Hold(self._mailbox))
         return thread.hold
 

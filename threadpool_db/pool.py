@@ -42,6 +42,7 @@ from threadpool_db.live import Checked, check_idle, pause, reconfigure, resume, 
 from threadpool_db.nesting import this_thread
 from threadpool_db.observe import Observers, claim_name
 from threadpool_db.orders import Job, do_jobs, take_orders
+from threadpool_db.patched import outlived, too_late
 from threadpool_db.returning import after_hand, checkin_slowly, detach, discard, warn_ended
 from threadpool_db.telling import snapshot
 from threadpool_db.upkeep import Upkeep, possible
@@ -187,6 +188,8 @@ class ConnectionPool(Generic[C]):
         arrival: int = -1,
     ) -> Lease[C]:
         """The long way."""
+        if outlived(self._here):
+            raise too_late(self)
         waiter = Waiter(self._clock, holder, frame.f_code, frame.f_lasti)
         borrowing = Borrowing(self, waiter, self._timeout if timeout is None else timeout, autocommit)
         claim = borrowing.borrow(dead, arrival)

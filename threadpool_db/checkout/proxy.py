@@ -27,6 +27,7 @@ from threadpool_db.config import check_timeout
 from threadpool_db.drivers.base import BUSY, FAILED, IDLE
 from threadpool_db.errors import PoolMisuse, StaleLease, TransactionAborted
 from threadpool_db.lease import entry_of
+from threadpool_db.patched import outlived
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -191,6 +192,8 @@ class Proxy:
         hold = self._face._hold()
         guard: _Guard | None = getattr(self._mine, "guard", None)
         if guard is None or (guard.begun.hold is not hold and not guard.begun.open):  # none, or that of before a fork
+            if outlived(self._mine):
+                self._mine = threading.local()
             guard = self._mine.guard = _Guard(self._face, Begun(hold))
         return guard.begun
 
