@@ -37,7 +37,7 @@ from threadpool_db.core.rules import Rules
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver, TransactionState
 from threadpool_db.errors import PoolMisuse
-from threadpool_db.lease import Claim, Errand, Lease
+from threadpool_db.lease import Claim, Errand, Lease, caller
 from threadpool_db.live import Checked, check_idle, pause, reconfigure, resume, shut_down, wait_until_ready
 from threadpool_db.nesting import this_thread
 from threadpool_db.observe import Observers, claim_name
@@ -133,7 +133,10 @@ class ConnectionPool(Generic[C]):
 
         For the rooms above: ``_frame``, whose line is remembered, and ``_autocommit``, the mode wanted.
         """
-        frame = _frame or getframe(1)
+        try:
+            frame = _frame or getframe(1)
+        except ValueError:
+            frame = getframe()  # see caller()
         try:
             holder = self._here.holder
         except AttributeError:
@@ -387,7 +390,7 @@ class ConnectionPool(Generic[C]):
     def wait(self, timeout: float | None = None) -> None:
         """Until ``min_size`` connections are there, and at least one. ConnectFailed at once if the pool's first connect
         fails, PoolUnavailable when the database is out of reach, PoolTimeout after ``timeout`` seconds."""
-        wait_until_ready(self, timeout, getframe(1))
+        wait_until_ready(self, timeout, caller())
 
     def check(self, timeout: float | None = None) -> Checked:
         """Ask each idle connection, one after the other, whether it is alive; what is dead is replaced.
