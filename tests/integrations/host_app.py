@@ -1,6 +1,7 @@
 """What do the tests of hosts serve? An application that says what its pool does, and holds connections on demand.
 
     /quick          an answer without the database
+    /operation      one short statement
     /work           two short statements, and 20 ms outside between them
     /hold           keeps its connection until somebody asks for /release
     /stream         a body from a session of its own: a pinned one, or under "thread" a sticky one; ?chunks=N
@@ -40,10 +41,16 @@ class App:
         path = environ["PATH_INFO"]
         if path == "/stream":
             return self.stream(int(environ["QUERY_STRING"].removeprefix("chunks=")))
-        answer = {"/work": self.work, "/hold": self.hold, "/leave": self.leave, "/stats": self.stats}.get(path)
-        if path == "/release":
-            self.released.set()
+        answer = getattr(self, path[1:], None)
         return [answer().encode() if answer else b"done"]
+
+    def release(self) -> str:
+        self.released.set()
+        return "done"
+
+    def operation(self) -> str:
+        self.pool.execute(self.statement)
+        return "done"
 
     def work(self) -> str:
         self.pool.execute(self.statement)

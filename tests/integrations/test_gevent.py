@@ -27,6 +27,8 @@ from threadpool_db.drivers.choose import driver_for
 
 HERE = Path(__file__).resolve().parent
 SOON = 15.0
+#: psycopg looks whether select is patched when it is imported, which is when the pool is made
+PATIENT_PSYCOPG = {"PSYCOPG_WAIT_FUNC": "wait_select"}
 OTHERS = {
     "psycopg2": "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
     "pymysql": "select id from information_schema.processlist where user = 'root' and id <> connection_id()",
@@ -72,7 +74,7 @@ class Gunicorn:
     def __init__(self, folder: Path, url: str, checkout: str, *arguments: str) -> None:
         self.log = folder / "gunicorn.log"
         environment = {**os.environ, "DATABASE_URL": url, "CHECKOUT": checkout, "XDG_RUNTIME_DIR": str(folder)}
-        environment["PYTHONPATH"] = str(HERE.parents[1])
+        environment |= {"PYTHONPATH": str(HERE.parents[1])} | (PATIENT_PSYCOPG if "--preload" in arguments else {})
         command = [sys.executable, "-m", "gunicorn", "--worker-class", "gevent", "--graceful-timeout", "5", *arguments]
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, open(self.log, "wb") as log:
             self.port = listener.getsockname()[1]
@@ -121,9 +123,10 @@ class Gunicorn:
 @pytest.mark.parametrize(
     ("server", "scheme", "checkout", "arguments"),
     [
-        ("mariadb", "", "operation", ()),
-        ("mariadb", "", "thread", ("--preload",)),
-        ("postgres", "postgresql+psycopg", "operation", ("--preload",)),
+        ("mariadb", "mysql", "thread", ("--preload",)),
+        ("postgres", "postgresql+psycopg", "operation", ()),
+        pytest.param("mariadb", "mysql", "operation", (), marks=pytest.mark.proof),
+        pytest.param("postgres", "postgresql+psycopg", "thread", ("--preload",), marks=pytest.mark.proof),
     ],
 )
 def test_a_gevent_worker_serves_many_requests_with_few_connections(
@@ -131,9 +134,7 @@ def test_a_gevent_worker_serves_many_requests_with_few_connections(
 ) -> None:
     url = request.getfixturevalue(server).url
     sessions = Sessions(url)
-    if scheme:
-        pytest.importorskip("psycopg")
-        url = scheme + url[url.index(":") :]
+    url = scheme + url[url.index(":") :]
     with Gunicorn(tmp_path, url, checkout, *arguments) as gunicorn, ThreadPoolExecutor(24) as clients:
         # three have the connections and five wait for one: the hub goes on meanwhile, or nobody could release them
         holders = [clients.submit(gunicorn.ask, "/hold") for _ in range(8)]
@@ -158,3 +159,25 @@ def test_a_gevent_worker_serves_many_requests_with_few_connections(
         assert gunicorn.stop() == 0, gunicorn.log.read_text()
         until(lambda: not sessions.new(), sessions.new())
     assert "Traceback" not in gunicorn.log.read_text(), gunicorn.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("order", "server", "scheme"),
+    [
+        ("before", "mariadb", "mysql"),
+        ("after", "postgres", "postgresql"),
+        ("after", "postgres", "postgresql+psycopg"),
+        pytest.param("after", "mariadb", "mysql", marks=pytest.mark.proof),
+        pytest.param("before", "postgres", "postgresql", marks=pytest.mark.proof),
+        pytest.param("before", "postgres", "postgresql+psycopg", marks=pytest.mark.proof),
+    ],
+)
+def test_a_pool_that_is_made_before_the_patch_or_after_it_works_in_greenlets(
+    order: str, server: str, scheme: str, request: Any
+) -> None:
+    url = request.getfixturevalue(server).url
+    url = scheme + url[url.index(":") :]
+    program = [sys.executable, "-W", "error", str(HERE / "greenlets.py"), order, url]
+    environment = {**os.environ, **(PATIENT_PSYCOPG if order == "before" else {}), "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=40, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
