@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import time
 from functools import partial
 
 import pytest
@@ -219,3 +221,33 @@ What to do:
   2. In the application: answer this error with 503 and Retry-After. The pool goes on trying by itself, with growing \
 pauses, and serves again after the first connect that succeeds: no restart is needed."""
         )
+
+
+@pytest.mark.filterwarnings("ignore:.*was dropped without checkin")  # checkout's lease, which nobody gets
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda pool: (pool.checkout,),
+        lambda pool: (pool.execute, "select 1"),
+        lambda pool: (pool.lease,),
+        lambda pool: (pool.connection().__enter__,),
+        lambda pool: (pool.transaction().__enter__,),
+        lambda pool: (pool.proxy().execute, "select 1"),
+        lambda pool: (pool.proxy().cursor().execute, "select 1"),
+        lambda pool: (pool.proxy().cursor().executemany, "delete from x where 1 = ?", [(2,)]),
+        lambda pool: (pool.proxy().connection().__enter__,),
+        lambda pool: (pool.wait,),
+    ],
+)
+def test_a_thread_may_begin_with_a_method_of_the_pool(use, tmp_path):
+    """With no Python function before it, as in ``gevent.spawn(pool.execute, sql)``."""
+    with create_pool(f"sqlite:///{tmp_path}/x.db", max_size=1) as pool:
+        pool.execute("create table x (id int)")
+        pool.recycle()
+        until = time.monotonic() + SOON
+        method, *args = use(pool)
+        _thread.start_new_thread(method, tuple(args))
+        while pool.stats().opened < 2:
+            assert time.monotonic() < until, "it has not connected"
+            time.sleep(0.001)
+        del method, args, use

@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "waiting",
         "logbook",
         "observe",
-        "fork",
+        "fork patched",
         "budget",
         "refusal",
         "lease",

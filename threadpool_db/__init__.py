@@ -14,7 +14,7 @@ The house, from the roof down; imports run only downwards:
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
     orders       what becomes of the ledger's orders    aftermath   what finalisers and interrupts left
     nesting      who would wait for himself             reset       what must not reach the next borrower
-    upkeep       what is done to a connection           session, lease, telling, waiting, fork, refusal
+    upkeep       what is done to a connection           session, lease, telling, waiting, fork, refusal, patched
     hooks        what the user's own code says of it    limits, grip, showing
     budget       how many connections several pools may have together: core/permits has its rules
     observe      who is told what the pool does         logbook: how often    alarms: when it is in trouble for long

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from sys import _getframe as getframe
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -23,7 +22,8 @@ from threadpool_db.core.statement import judge
 from threadpool_db.drivers.base import BUSY, FAILED, OPEN, UNKNOWN, Driver
 from threadpool_db.drivers.choose import Undecided, driver_for
 from threadpool_db.errors import PoolMisuse, StaleLease
-from threadpool_db.lease import Lease, entry_of, where
+from threadpool_db.lease import Lease, caller, entry_of, where
+from threadpool_db.patched import keep_up
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.result import Parameters, Result, run
 
@@ -50,7 +50,7 @@ class Face(ConnectionPool[Any]):
         BEGIN pins the connection to the thread until the transaction ends. The driver's errors pass through.
         """
         return self._operate(
-            sql, timeout, getframe(1), self._operation_mode, lambda connection: run(connection, sql, parameters)
+            sql, timeout, caller(), self._operation_mode, lambda connection: run(connection, sql, parameters)
         )
 
     def _operate(
@@ -198,7 +198,7 @@ class Face(ConnectionPool[Any]):
         it is the same lease, unless its connection has died: then it is a new one.
         """
         hold = self._hold()
-        lease, _ = self._lease_for(hold, timeout, getframe(1), None, renew=True)
+        lease, _ = self._lease_for(hold, timeout, caller(), None, renew=True)
         hold.sticky = hold.leased = True
         hold.unsettled = bool(hold.blocks)
         return lease
@@ -237,6 +237,7 @@ class Face(ConnectionPool[Any]):
         try:
             thread: ThreadEnd = self._mine.thread
         except AttributeError:
+            keep_up(self)
             thread = self._mine.thread = ThreadEnd(Hold(self._mailbox))
         return thread.hold
 

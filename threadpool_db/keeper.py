@@ -148,6 +148,7 @@ class Keeper:
             self._starting.arrived()
             if self._scheduling:
                 return  # one that was expected no longer
+            self._gate = Gate(self._clock)  # by what starts threads now: gevent may have patched that since
             self._scheduling = True
         while True:
             while self._pokes:

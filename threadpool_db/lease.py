@@ -14,7 +14,8 @@ that was orphaned, and the audit closes it.
 from __future__ import annotations
 
 import weakref
-from types import CodeType, TracebackType
+from sys import _getframe as getframe
+from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from threadpool_db.core.entry import GONE, IDLE, LEASED, Entry
@@ -153,6 +154,14 @@ def entry_of(lease: Lease[Any]) -> Entry:
     claim = lease._claim
     assert claim is not None
     return claim.entry
+
+
+def caller() -> FrameType:
+    """Our caller's caller. Our caller itself, if no Python has called it: ``gevent.spawn(pool.execute, sql)``."""
+    try:
+        return getframe(2)
+    except ValueError:
+        return getframe(1)
 
 
 def where(code: CodeType | Any, instruction: int) -> str:

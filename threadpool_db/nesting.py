@@ -12,6 +12,7 @@ from threadpool_db.core.entry import GONE, LEASED, Entry
 from threadpool_db.errors import PoolMisuse
 from threadpool_db.hooks import inside
 from threadpool_db.lease import held
+from threadpool_db.patched import keep_up
 from threadpool_db.waiting import Holder
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def this_thread(pool: ConnectionPool[Any]) -> Holder:
                 f"pool {pool.name!r}: the hook {hook} cannot borrow from the pool that calls it; use the "
                 "connection that it is given"
             ) from None
-        holder = here.holder = Holder()
+        keep_up(pool)
+        holder = pool._here.holder = Holder()
     return holder
 
 

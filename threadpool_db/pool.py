@@ -37,11 +37,12 @@ from threadpool_db.core.rules import Rules
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver, TransactionState
 from threadpool_db.errors import PoolMisuse
-from threadpool_db.lease import Claim, Errand, Lease
+from threadpool_db.lease import Claim, Errand, Lease, caller
 from threadpool_db.live import Checked, check_idle, pause, reconfigure, resume, shut_down, wait_until_ready
 from threadpool_db.nesting import this_thread
 from threadpool_db.observe import Observers, claim_name
 from threadpool_db.orders import Job, do_jobs, take_orders
+from threadpool_db.patched import outlived, too_late
 from threadpool_db.returning import after_hand, checkin_slowly, detach, discard, warn_ended
 from threadpool_db.telling import snapshot
 from threadpool_db.upkeep import Upkeep, possible
@@ -136,7 +137,10 @@ class ConnectionPool(Generic[C]):
 
         For the rooms above: ``_frame``, whose line is remembered, and ``_autocommit``, the mode wanted.
         """
-        frame = _frame or getframe(1)
+        try:
+            frame = _frame or getframe(1)
+        except ValueError:
+            frame = getframe()  # see caller()
         try:
             holder = self._here.holder
         except AttributeError:
@@ -191,6 +195,8 @@ class ConnectionPool(Generic[C]):
         arrival: int = -1,
     ) -> Lease[C]:
         """The long way."""
+        if outlived(self._here):
+            raise too_late(self)
         waiter = Waiter(self._clock, holder, frame.f_code, frame.f_lasti)
         borrowing = Borrowing(self, waiter, self._timeout if timeout is None else timeout, autocommit)
         claim = borrowing.borrow(dead, arrival)
@@ -390,7 +396,7 @@ class ConnectionPool(Generic[C]):
     def wait(self, timeout: float | None = None) -> None:
         """Until ``min_size`` connections are there, and at least one. ConnectFailed at once if the pool's first connect
         fails, PoolUnavailable when the database is out of reach, PoolTimeout after ``timeout`` seconds."""
-        wait_until_ready(self, timeout, getframe(1))
+        wait_until_ready(self, timeout, caller())
 
     def check(self, timeout: float | None = None) -> Checked:
         """Ask each idle connection, one after the other, whether it is alive; what is dead is replaced.

@@ -307,3 +307,14 @@ def test_a_begin_by_hand_in_autocommit_is_ended_though_autocommit_was_left_since
     connection.autocommit = False
     getattr(driver, end)(connection)
     assert driver.state(connection) is IDLE
+
+
+def test_a_connection_in_use_is_not_closed_by_others_where_a_wait_callback_is_set(driver: Psycopg2) -> None:
+    """gevent's, say: psycopg2 would wait for the connection's lock, and stop the thread of all greenlets for ever."""
+    assert driver.closes_in_use
+    psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
+    try:
+        assert not driver.closes_in_use
+    finally:
+        psycopg2.extensions.set_wait_callback(None)
+    assert driver.closes_in_use

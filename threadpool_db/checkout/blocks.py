@@ -8,7 +8,6 @@ dead connection or another thread can do to that; each odd line below has met on
 from __future__ import annotations
 
 import warnings
-from sys import _getframe as getframe
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from threadpool_db.checkout.pin import Hold
 from threadpool_db.core.entry import Entry
 from threadpool_db.drivers.base import FAILED, IDLE, OPEN
 from threadpool_db.errors import PoolError, PoolMisuse, TransactionAborted
-from threadpool_db.lease import Lease, entry_of, where
+from threadpool_db.lease import Lease, caller, entry_of, where
 from threadpool_db.result import run
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ class ConnectionBlock(Block):
     """``with pool.connection() as conn``."""
 
     def __enter__(self) -> Any:
-        return self._enter(getframe(1), None).connection
+        return self._enter(caller(), None).connection
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -121,7 +120,7 @@ class TransactionBlock(Block):
 
     def __enter__(self) -> Any:
         face = self._face
-        entry = self._enter(getframe(1), face._operation_mode)
+        entry = self._enter(caller(), face._operation_mode)
         hold, connection = self._hold, entry.connection
         self._savepoint: str | None = None
         try:

@@ -16,7 +16,6 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
-from sys import _getframe as getframe
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +25,8 @@ from threadpool_db.checkout.proxy_cursor import Cursor
 from threadpool_db.config import check_timeout
 from threadpool_db.drivers.base import BUSY, FAILED, IDLE
 from threadpool_db.errors import PoolMisuse, StaleLease, TransactionAborted
-from threadpool_db.lease import entry_of
+from threadpool_db.lease import caller, entry_of
+from threadpool_db.patched import outlived
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -139,7 +139,7 @@ class Proxy:
     def execute(self, operation: Any, *parameters: Any, **options: Any) -> Cursor:
         """A new cursor that has run this statement, as sqlite3's and psycopg's connections have it."""
         cursor = self.cursor()
-        cursor._run("execute", operation, getframe(1), (operation, *parameters), options)
+        cursor._run("execute", operation, caller(), (operation, *parameters), options)
         return cursor
 
     def connection(self) -> ConnectionBlock:
@@ -191,6 +191,8 @@ class Proxy:
         hold = self._face._hold()
         guard: _Guard | None = getattr(self._mine, "guard", None)
         if guard is None or (guard.begun.hold is not hold and not guard.begun.open):  # none, or that of before a fork
+            if outlived(self._mine):
+                self._mine = threading.local()
             guard = self._mine.guard = _Guard(self._face, Begun(hold))
         return guard.begun
 
@@ -247,7 +249,7 @@ class _Meeting(ConnectionBlock):
         self._proxy = proxy
 
     def __enter__(self) -> Any:
-        connection = self._enter(getframe(1), None).connection
+        connection = self._enter(caller(), None).connection
         self._proxy._meet(connection)
         return connection
 

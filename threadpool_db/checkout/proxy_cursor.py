@@ -10,13 +10,12 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Iterator
-from sys import _getframe as getframe
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from threadpool_db.checkout.reader import Answer, Reader, next_set, read_all
 from threadpool_db.errors import PoolMisuse, StaleLease
-from threadpool_db.lease import entry_of
+from threadpool_db.lease import caller, entry_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,16 +43,16 @@ class Cursor:
 
     def execute(self, operation: Any, *parameters: Any, **options: Any) -> Any:
         """Run one statement. Returns what the driver's cursor returns, and this one where that returns itself."""
-        return self._run("execute", operation, getframe(1), (operation, *parameters), options)
+        return self._run("execute", operation, caller(), (operation, *parameters), options)
 
     def executemany(self, operation: Any, parameters: Any, **options: Any) -> Any:
         """Run it once for each of the parameters."""
-        return self._run("executemany", operation, getframe(1), (operation, parameters), options)
+        return self._run("executemany", operation, caller(), (operation, parameters), options)
 
     def callproc(self, name: str, *parameters: Any) -> Any:
         """Call a stored procedure, which may do anything to its session: see ``Pool.scope``."""
         call = f"call {name}()" if self.connection._face._upkeep.driver.dialect == "mysql" else f"select {name}()"
-        return self._run("callproc", call, getframe(1), (name, *parameters), {})
+        return self._run("callproc", call, caller(), (name, *parameters), {})
 
     def setinputsizes(self, *sizes: Any) -> None:
         """For the next statement, as the driver takes it."""

@@ -58,6 +58,12 @@ class Psycopg2(Postgresql["Connection"]):
             connection.autocommit = True
         return connection
 
+    @property
+    def closes_in_use(self) -> bool:  # type: ignore[override]
+        # In a greenlet's call psycopg2 goes to the hub with the connection's own lock in its hands. Whoever else wants
+        # that lock then stops the only thread there is, for ever.
+        return self._module.extensions.get_wait_callback() is None
+
     def close(self, connection: Connection) -> None:
         connection.close()
 
