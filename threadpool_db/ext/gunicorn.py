@@ -35,6 +35,7 @@ from threadpool_db.database import Face
 from threadpool_db.drivers.sockets import socket_identity
 from threadpool_db.keeper import keeper_of
 from threadpool_db.pool import ConnectionPool
+from threadpool_db.waiting import REAL_TIME, Gate
 
 Pool = ConnectionPool[Any]
 
@@ -150,8 +151,22 @@ def worker_exit(server: Any, worker: Any) -> None:
     if worker.pid != os.getpid():
         return  # gunicorn calls it in the master too, of a worker that it finds gone; the pools there are no worker's
     until = time.monotonic() + min(fork.FAREWELL, worker.cfg.graceful_timeout)
-    for pool in _living():
+    pools = _living()
+    for pool in pools:
         try:
             pool.close(timeout=max(0.0, until - time.monotonic()))
         except Exception:
             worker.log.debug("threadpool_db: pool %r did not close well", pool.name, exc_info=True)
+    until = time.monotonic() + fork.FAREWELL
+    for told in [_servers_told(pool) for pool in pools]:
+        told.sleep(REAL_TIME, until)
+
+
+def _servers_told(pool: Pool) -> Gate:
+    """Opens when all that was cut, now or a moment ago at its ``max_lease``, has been ended at the server. Threads of
+    the keeper's do that, one thing after the other, and they go with the process: a request that was cut is over before
+    its server has heard of it."""
+    gate, keeper = Gate(REAL_TIME), keeper_of(pool._clock)
+    server = ("end sessions", pool._upkeep.driver.server_key)
+    keeper.at(pool._now(), partial(keeper.do, server, gate.open, 1))
+    return gate
