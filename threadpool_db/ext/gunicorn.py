@@ -101,13 +101,14 @@ def _unknown(pools: Iterable[Pool]) -> list[Pool]:
 def _hold_against_its_server(worker: Any, workers: int, pools: list[Pool], unknown: list[Pool]) -> None:
     try:
         size = sum(pool._config.max_size for pool in pools)
-        limits = _limits(pools[0]) if size < math.inf else []
-        # What others have open is left out: most of it is these very workers', or those's whom they replace.
-        need = [Limit(whose, most, 0) for whose, most, _ in limits if workers * size > most]
+        if size == math.inf:
+            return  # that was wanted
+        # What is open now is no matter: most of it is these very workers', or those's whom they replace.
+        tight = [limit for limit in _limits(pools[0]) if workers * size > limit.most]
         names = ", ".join(repr(pool.name) for pool in pools)
         together = f"pools {names} together" if len(pools) > 1 else f"pool {names}"
         uncounted = ", ".join(repr(pool.name) for pool in unknown)
-        for _, message in arithmetic(need, workers, int(size)):
+        for _, message in arithmetic(tight, workers, int(size)):
             words = f"{together}, workers x max_size: {message}"
             _say(worker, words + (f"; not counted, for their server is not known: {uncounted}" if uncounted else ""))
     except Exception:  # it is down, or full, or says nothing to this account: its pools will tell whoever needs them
