@@ -134,7 +134,8 @@ class Gunicorn:
 
     def kill(self, worker: int) -> None:
         """SIGKILL, and until another one is there in its place."""
-        os.kill(worker, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has come to its end by itself
+            os.kill(worker, signal.SIGKILL)
         eventually(
             lambda: worker not in (now := self.workers()) and len(now) >= self._settings["workers"],
             "another worker is there",

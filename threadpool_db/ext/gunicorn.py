@@ -31,7 +31,6 @@ from threadpool_db.checkup import mysql, postgresql
 from threadpool_db.checkup.advice import Limit, arithmetic
 from threadpool_db.checkup.report import Report
 from threadpool_db.checkup.sessions import Session
-from threadpool_db.database import Face
 from threadpool_db.drivers.sockets import socket_identity
 from threadpool_db.keeper import keeper_of
 from threadpool_db.pool import ConnectionPool
@@ -75,7 +74,7 @@ def _threads_in_line(pools: Iterable[Pool], threads: int) -> Iterator[str]:
     """Sticky connections last as long as a request, so whoever gets none waits for the length of somebody's request."""
     for pool in pools:
         size = pool._config.max_size
-        if isinstance(pool, Face) and pool._config.checkout == "thread" and size < threads:
+        if pool._config.checkout == "thread" and size < threads:
             yield (
                 f'pool {pool.name!r}: a worker has {threads} threads and {size:g} connections, which checkout="thread" '
                 f"keeps for whole requests: the other {threads - size:g} threads wait until one ends; set "
