@@ -142,6 +142,16 @@ def test_very_many_times_too_and_without_hooks(bank, kind, preload, config, tmp_
     )  # fmt: skip
 
 
+@on("mariadb")
+def test_a_quick_stop_may_break_requests_off_and_leaves_no_session_and_no_half_transfer(bank, tmp_path):
+    with Gunicorn(tmp_path, bank.site.url(), options={"max_size": SIZE}, threads=THREADS) as gunicorn:
+        with Clients(gunicorn, bank) as clients:
+            clients.go_on(40)
+            gunicorn.stop(signal.SIGINT)
+        assert "SIGKILL" not in gunicorn.log()
+    assert_all_is_gone(bank)
+
+
 # What happens to requests ---------------------------------------------------------------------------------------------
 
 
