@@ -175,7 +175,7 @@ def test_a_server_that_does_not_answer_delays_no_worker_and_is_a_matter_for_debu
     hooks.post_worker_init(one)
     assert time.monotonic() - begun < 0.4
     eventually(lambda: one.log.details, "it was given up")
-    assert one.log.details == ["threadpool_db: pool 'a': its server's limits are unknown"]
+    assert one.log.details == ["threadpool_db: pool 'a': its server's limits are unknown: OperationalError"]
     assert one.log.warnings == []
 
 

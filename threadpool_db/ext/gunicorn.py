@@ -110,8 +110,11 @@ def _hold_against_its_server(worker: Any, workers: int, pools: list[Pool], unkno
         for _, message in arithmetic(tight, workers, int(size)):
             words = f"{together}, workers x max_size: {message}"
             _say(worker, words + (f"; not counted, for their server is not known: {uncounted}" if uncounted else ""))
-    except Exception:  # it is down, or full, or says nothing to this account: its pools will tell whoever needs them
-        worker.log.debug("threadpool_db: pool %r: its server's limits are unknown", pools[0].name, exc_info=True)
+    except Exception as error:
+        # It is down, or full, or says nothing to this account: its pools will tell whoever needs them. No more than the
+        # error's name: a client may quote its parameters.
+        name = type(error).__name__
+        worker.log.debug("threadpool_db: pool %r: its server's limits are unknown: %s", pools[0].name, name)
 
 
 def _limits(pool: Pool) -> list[Limit]:
