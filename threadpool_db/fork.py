@@ -40,6 +40,11 @@ def watch(pool: Watched) -> None:
     _pools.add(pool)
 
 
+def pools() -> list[Any]:
+    """All that live in this process, those inherited too."""
+    return list(_pools)
+
+
 def watch_keeper(keeper: Watched) -> None:
     """As ``watch``, and before any pool is told: what a pool then plans must meet a keeper that has begun afresh."""
     _keepers.add(keeper)

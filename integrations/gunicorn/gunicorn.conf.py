@@ -5,6 +5,10 @@ Settings that matter to a pool carry the reason; the command line overrides all 
 
 import logging
 
+# Not needed for safety. At the start they say in gunicorn's log where threads, connections and the server's limits do
+# not fit together; at the end they close the pools, and have ended at the server what hangs there.
+from threadpool_db.ext.gunicorn import post_worker_init, worker_exit  # noqa: F401
+
 wsgi_app = "app:application"
 bind = "127.0.0.1:8000"
 
@@ -20,8 +24,8 @@ threads = 8
 # what it inherited, never closes it (it is the master's), and connects for itself on its first request.
 preload_app = True
 
-# At a stop or reload requests have this long to finish, then the worker is killed and closes nothing: the database sees
-# its connections break. Longer than the slowest request plus the pool's timeout.
+# At a stop requests have this long to finish, then the worker is killed, without its hooks: the database sees its
+# connections break. Longer than the slowest request plus the pool's timeout.
 graceful_timeout = 15
 
 # This one looks at the worker's main loop and not at its threads: a request that hangs, or waits for a connection, is
@@ -33,5 +37,3 @@ keepalive = 10
 
 # The pool says in Python's log why a request got its 503, and who holds the connections. It goes where gunicorn's goes.
 logging.basicConfig(format="%(message)s")
-
-# No worker_exit hook either: a worker that ends closes its connections by itself.
