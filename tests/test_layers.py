@@ -75,11 +75,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "simulate",
         "testing",
-        "ext",
         "checkup.advice checkup.limited checkup.network checkup.report checkup.sessions",
         "checkup.failures checkup.findings checkup.postgresql checkup.mysql checkup.sqlite",
         "checkup.steps",
         "checkup",
+        "ext",
         "cli",
         "__main__",
     ),
