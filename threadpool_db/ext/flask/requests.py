@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, g, got_request_exception, has_request_context, request, request_finished
 from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.wsgi import ClosingIterator
 
 from threadpool_db.database import Face
 from threadpool_db.errors import PoolError, _Refusal
@@ -46,7 +47,8 @@ class FlaskMiddleware(PoolMiddleware):
         return str(retry_after(self._flask))
 
     def _begin(self, environ: WSGIEnvironment) -> Request:
-        begun = environ[_REQUEST] = Request(environ, [one.pool for one in self._app_pools.values()])
+        # By name, for the environ has the request: a body that a test's client drops unclosed would be a circle.
+        begun = environ[_REQUEST] = Request(name_of(environ), [one.pool for one in self._app_pools.values()])
         return begun
 
 
@@ -85,10 +87,11 @@ def _note_error(app: Flask, exception: BaseException, **_: Any) -> None:
 
 
 def _note_body(app: Flask, response: Response, **_: Any) -> None:
-    """Flask wraps a list in an iterator, so that a server could not tell that it is no stream."""
+    """Flask wraps a list in an iterator, so that a server could not tell that it is no stream; abort()'s page twice."""
     begun: Request | None = request.environ.get(_REQUEST)
     if begun is not None:
-        begun.whole = response.is_sequence
+        page = response.status_code >= 400 and isinstance(response.response, ClosingIterator)
+        begun.whole = response.is_sequence or page
 
 
 def _answer(refusal: _Refusal) -> Any:

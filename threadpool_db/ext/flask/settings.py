@@ -74,7 +74,7 @@ def read(app: Flask, prefix: str, url: str | None, defaults: dict[str, Any]) -> 
         config = PoolConfig.from_options(options)
         possible(driver_for(url, None, config.configure), config, REAL_TIME)
     except (TypeError, ValueError) as error:
-        problem = type(error)(f"Flask app {app.name!r}, app.config[{prefix + '_...'!r}] or FlaskPool(...): {error}")
+        problem = type(error)(f"Flask app {app.name!r}, {prefix}_* in app.config or FlaskPool(...): {error}")
     else:
         sources = dict.fromkeys(defaults, "code") | {name: f"app.config[{keys[name]!r}]" for name in given}
         return Settings(url, options, config, sources)
