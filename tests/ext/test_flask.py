@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import gc
 import json
 import logging
 import re
+import sqlite3
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flask
@@ -288,7 +291,7 @@ class TestSettings:
             ("TIMEOUT", "2.5", 2.5),
             ("MAX_IDLE", "none", None),
             ("MAX_WAITING", "", None),
-            ("BACKGROUND", "off", False),
+            ("BACKGROUND", " off\n", False),
             ("BACKGROUND", 0, False),
             ("READ_ONLY", "True", True),
             ("READ_ONLY", "none", None),
@@ -522,6 +525,39 @@ class TestRequests:
 
         background(visit).result(2 * SOON)
 
+    def test_a_view_may_answer_with_another_application_that_streams(self, app: Flask, pool: FlaskPool) -> None:
+        @app.get("/")
+        def view() -> Any:
+            source = pool.current
+            source.execute(PIN)
+
+            def other(environ: Any, start_response: Any) -> Iterator[bytes]:
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                yield b"first "
+                source.execute("select * from scratch")
+                yield b"second"
+
+            return other
+
+        response = serve(app)
+        assert in_use(app) == 1
+        assert response.read() == b"first second" and in_use(app) == 0
+
+    def test_one_that_is_dispatched_by_hand_is_its_contexts(self, app: Flask, pool: FlaskPool) -> None:
+        @app.get("/<int:number>")
+        def view(number: int) -> str:
+            pool.execute(PIN)
+            return str(1 // number)
+
+        for path, code in (("/1", 200), ("/0", 500)):
+            with app.test_request_context(path):
+                try:
+                    response = app.full_dispatch_request()
+                except ZeroDivisionError as error:
+                    response = app.handle_exception(error)
+                assert response.status_code == code and in_use(app) == 1
+            assert in_use(app) == 0
+
     def test_a_file_is_left_to_the_server(self, app: Flask, pool: FlaskPool, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"a file")
 
@@ -567,7 +603,7 @@ class TestContexts:
         ("context", "name"), [("app_context", "an app context of 'shop'"), ("test_request_context", "GET '/cart'")]
     )
     def test_what_it_leaves_open_is_rolled_back_and_told(
-        self, app: Flask, pool: FlaskPool, context: str, name: str
+        self, app: Flask, pool: FlaskPool, context: str, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         arguments = ("/cart",) if context == "test_request_context" else ()
         with pytest.warns(RuntimeWarning, match=rf"{name} ended inside an open transaction"):
@@ -579,7 +615,7 @@ class TestContexts:
             with app.app_context():
                 pool.execute("begin")
                 raise ZeroDivisionError
-        assert in_use(app) == 0
+        assert in_use(app) == 0 and "did not end well" not in caplog.text
 
     def test_a_command_lets_go(self, app: Flask, pool: FlaskPool) -> None:
         @app.cli.command("count")
@@ -678,6 +714,41 @@ class TestContexts:
 
         assert serve(app).read() == b"done" and in_use(app) == 0
 
+    def test_each_context_has_one_scope(self, app: Flask, pool: FlaskPool) -> None:
+        with app.app_context():
+            for _ in range(3):
+                pool.execute("select 1")
+            assert len(flask.g._threadpool_db) == real(app)._hold().scopes == 1
+
+    @pytest.mark.parametrize("in_request", [True, False])
+    def test_a_thread_that_shares_a_context_has_a_scope_of_its_own(
+        self, app: Flask, pool: FlaskPool, in_request: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Async views run so: in a thread that ends with them."""
+
+        @app.get("/")
+        def view() -> str:
+            pool.execute("select 1")
+            pool.release()
+            context = contextvars.copy_context()
+
+            def elsewhere() -> int:
+                pool.execute("create temporary table scratch (x int)")
+                pool.execute("insert into scratch values (1)")
+                return in_use(app)
+
+            assert join(background(context.run, elsewhere)) == [1]
+            return "done"
+
+        if in_request:
+            assert serve(app).read() == b"done"
+        else:
+            with app.app_context():
+                view()
+        with real(app).checkout(SOON), real(app).checkout(SOON):  # both are there again
+            pass
+        assert "did not end well" not in caplog.text and real(app)._hold().scopes == 0
+
 
 class TestRefusals:
     def app(self, make: Make, error: Exception, **config: Any) -> Flask:
@@ -759,9 +830,9 @@ class TestRefusals:
     @pytest.mark.parametrize("kind", [503, HTTPException])
     def test_the_apps_own_page_for_503_is_used(self, make: Make, kind: Any) -> None:
         app = self.app(make, PoolTimeout("who holds what"))
-        app.register_error_handler(kind, lambda error: (f"page for {error.code}", error.code))
+        app.register_error_handler(kind, lambda error: (f"page for {error.code}, {error.retry_after} s", error.code))
         answer = app.test_client().get("/")
-        assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, "page for 503", "3")
+        assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, "page for 503, 3 s", "3")
 
     def test_such_a_page_may_say_when_to_come_again_or_be_none(self, make: Make) -> None:
         app = self.app(make, PoolTimeout("t"))
@@ -772,12 +843,17 @@ class TestRefusals:
         answer = app.test_client().get("/")
         assert (answer.status_code, "Retry-After" in answer.headers) == (200, False)
 
-    def test_a_handler_for_every_exception_leaves_them_alone(self, make: Make) -> None:
+    def test_a_handler_for_every_exception_gets_what_flask_makes_of_it(self, make: Make) -> None:
         app = self.app(make, PoolTimeout("t"))
-        app.register_error_handler(Exception, lambda error: ("went wrong", 500))
+
+        @app.errorhandler(Exception)
+        def every(error: Exception) -> Any:
+            return error if isinstance(error, HTTPException) else ("went wrong", 500)
+
         app.add_url_rule("/wrong", view_func=lambda: 1 / 0)
         assert app.test_client().get("/wrong").text == "went wrong"
-        assert app.test_client().get("/").status_code in (500, 503)
+        answer = app.test_client().get("/")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "3")
 
     def test_other_errors_of_the_pool_are_the_apps(self, make: Make) -> None:
         app = self.app(make, PoolMisuse("mine"), TESTING=True)
@@ -817,10 +893,12 @@ class TestRefusals:
 
     def test_one_that_only_flask_sees_becomes_503_too(self, make: Make) -> None:
         """Where the session is opened no error handler is asked: Flask itself makes a 500 of it."""
-        app = make(FlaskPool())
+        pool = FlaskPool()
+        app = make(pool)
 
         class Sessions(SecureCookieSessionInterface):
             def open_session(self, app: Any, request: Any) -> Any:
+                pool.execute(PIN)
                 raise PoolTimeout("t")
 
         closed: list[int] = []
@@ -832,6 +910,7 @@ class TestRefusals:
             return response
 
         response = serve(app)
+        assert in_use(app) == 0
         assert b"busy" in response.read() and response.status.startswith("503 ") and closed == [1]
 
 
@@ -940,3 +1019,46 @@ class TestBesideFlaskSQLAlchemy:
             assert response.status.startswith("503 ")
         with app.app_context():
             db.engine.dispose()
+
+
+def test_the_samples_of_the_page_run_as_they_stand(tmp_path: Path, url: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "flask.md").read_text()
+    first, *samples = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert len(samples) == 5
+    space: dict[str, Any] = {
+        "__name__": "shop", "Response": Response, "stream_with_context": stream_with_context,
+        "create_pool": create_pool,
+        "connect": lambda: sqlite3.connect(tmp_path / "special.db", check_same_thread=False),
+        "pytest": SimpleNamespace(fixture=lambda function: function),
+    }  # fmt: skip
+    exec(first, space)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("URL", "ARCHIVE"):
+            patch.setenv(f"FLASK_THREADPOOL_DB_{name}" if name == "URL" else "FLASK_ARCHIVE_DB_URL", url)
+        app = space["app"] = space["create_app"]()
+        for sample in samples:
+            exec(sample, space)
+        pool, archive, special = space["pool"], space["archive"], space["special"]
+        archive.init_app(app)
+        special.init_app(app)
+        app.add_url_rule("/away", view_func=lambda: pool.execute("select 1", timeout=0))
+        client = app.test_client()
+        with app.app_context():
+            pool.execute("create table account (id integer primary key, balance integer)")
+            pool.execute("insert into account values (1, 9)")
+            assert archive.execute("select balance from account") == [(9,)] and special.execute("select 1") == [(1,)]
+            assert special.name == "shop"
+        assert client.post("/pay").json == {"left": 4}
+        assert client.get("/export").text == "1,4\n"
+        leases = [real(app).checkout() for _ in range(10)]
+        answer = background(client.get, "/away").result(SOON)
+        assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, "One moment, please.", "1")
+        for lease in leases:
+            lease.checkin()
+        (tmp_path / "tests").mkdir()
+        fixture = space["app"](tmp_path / "tests", patch)
+        with next(fixture).app_context():
+            assert pool.execute("select 1") == [(1,)] and (tmp_path / "tests" / "test.db").exists()
+        assert next(fixture, None) is None
+    for one in app.extensions["threadpool_db"].values():
+        one.pool.close()

@@ -115,6 +115,11 @@ class Request:
         hold = pool._hold()
         return any(scope._hold is hold for scope in self._scopes)
 
+    @property
+    def here(self) -> bool:
+        """Were its scopes begun in this thread?"""
+        return all(scope._hold is scope._face._hold() for scope in self._scopes)
+
     def end(self, error: BaseException | None = None) -> None:
         """``error``: what it ended with. Each pool lets go, whatever another one's end may raise."""
         scopes, self._scopes = self._scopes, []

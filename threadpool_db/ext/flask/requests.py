@@ -76,7 +76,8 @@ def cover(pool: Face, app: Flask) -> None:
 
 def _end_context(error: BaseException | None) -> None:
     for scope in g.pop(_CONTEXT, ()):
-        scope.end(error)
+        if scope.here:  # what a thread with a copy of the context has begun, its own end ends: an async view's, say
+            scope.end(error)
 
 
 def _note_error(app: Flask, exception: BaseException, **_: Any) -> None:

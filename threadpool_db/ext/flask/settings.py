@@ -93,7 +93,7 @@ def retry_after(app: Flask) -> int:
 
 def coerced(name: str, value: Any) -> Any:
     """What a text means for this option. One that means nothing stays as it is: ``PoolConfig`` says what is wrong."""
-    if isinstance(value, int) and not isinstance(value, bool) and name in _SWITCHES:
+    if isinstance(value, int) and name in _SWITCHES:
         value = str(value)  # JSON's 0 or 1
     if not isinstance(value, str):
         return value
