@@ -45,7 +45,7 @@ _FOR_A_SESSION = {
 _ELSEWHERE = {"pool_size": "max_size", "pool_recycle": "max_lifetime"}
 
 #: option -> (lowest, highest, may be None, must be whole).
-_NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
+NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "min_size": (0, math.inf, False, True),
     "max_size": (1, math.inf, False, True),
     "min_idle": (0, math.inf, False, True),
@@ -118,19 +118,11 @@ class PoolConfig:
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> PoolConfig:
         """Check the names, then the values. TypeError for an unknown name, ValueError for an impossible value."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in options:
-            if name in NOT_YET:
-                raise TypeError(f"option {name!r} is not available in this version of threadpool_db; leave it out")
-            if name not in known:
-                near = [_ELSEWHERE[name]] if name in _ELSEWHERE else difflib.get_close_matches(name, known, 1, 0.5)
-                near = near or [k for k in sorted(known) if k in name or name in k][:1]
-                hint = f"; did you mean {near[0]!r}?" if near else f"; the options are {', '.join(sorted(known))}"
-                raise TypeError(f"unknown option {name!r}{hint}")
+        check_names(options)
         return cls(**options)
 
     def __post_init__(self) -> None:
-        for name, (low, high, optional, whole) in _NUMBERS.items():
+        for name, (low, high, optional, whole) in NUMBERS.items():
             value = getattr(self, name)
             if value is None and optional:
                 continue
@@ -259,6 +251,24 @@ class PoolConfig:
             holding=Holding(_or_inf(self.max_lease), _or_inf(self.leak_after), _or_inf(self.inactive_after)),
             short_ways=self.on_checkout is None,
         )
+
+
+def check_names(options: Iterable[str]) -> None:
+    """TypeError for a name that is no option's, with the nearest that is."""
+    known = {field.name for field in dataclasses.fields(PoolConfig)}
+    for name in options:
+        if name in NOT_YET:
+            raise TypeError(f"option {name!r} is not available in this version of threadpool_db; leave it out")
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else f"the options are {', '.join(sorted(known))}"
+            raise TypeError(f"unknown option {name!r}; {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """What was meant by a name that is none of these, if it is like one of them."""
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else difflib.get_close_matches(name, known, 1, 0.5)
+    return next(iter(near or [k for k in sorted(known) if k in name or name in k]), None)
 
 
 def check_timeout(seconds: float) -> None:

@@ -275,6 +275,50 @@ def test_a_body_that_is_dropped_without_close_gives_back_all_the_same(pool):
     assert pool.stats().in_use == 0
 
 
+def test_a_request_within_another_scope_lets_go_of_what_it_began_and_of_nothing_else(pool):
+    app = PoolMiddleware(pinning(pool), pool)
+    with pool.scope():
+        Response(app).read()
+        assert pool.stats().in_use == 0
+        pool.execute("create temporary table scratch (x int)")
+        Response(app).read()
+        assert pool.stats().in_use == 1
+        pool.execute("select * from scratch")
+    assert pool.stats().in_use == 0
+
+
+def test_requests_of_one_thread_that_end_in_another_order_let_go_with_the_last(pool):
+    def app(environ, start_response):
+        ok(start_response)
+        yield b"x"
+        pool.execute("create temporary table if not exists scratch (x int)")
+        yield b"y"
+
+    first, second = (Response(PoolMiddleware(app, pool)) for _ in range(2))
+    chunks = iter(second.body)
+    assert [next(chunks), next(chunks)] == [b"x", b"y"]
+    first.close()
+    assert pool.stats().in_use == 1
+    pool.execute("select * from scratch")
+    second.close()
+    assert pool.stats().in_use == 0
+
+
+def test_a_body_that_another_thread_closes_costs_nobody_his_scope(pool, caplog):
+    def app(environ, start_response):
+        ok(start_response)
+        yield b"x"
+
+    with pool.scope():
+        response = Response(PoolMiddleware(app, pool))
+        pool.execute("create temporary table scratch (x int)")
+        background(response.close).result(SOON)
+        pool.execute("select * from scratch")
+        assert pool.stats().in_use == 1
+    assert pool.stats().in_use == 0
+    assert "did not end well" in caplog.text and "GET '/pay' that was entered in another thread" in caplog.text
+
+
 def test_a_file_goes_through_as_the_server_knows_it(pool):
     class Wrapper(FileWrapper):
         pass

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from threadpool_db.checkout.blocks import Scope
@@ -47,18 +48,12 @@ class PoolMiddleware:
         for pool in pools:
             if not isinstance(pool, Face):
                 raise TypeError(f"{pool!r} is no pool of threadpool_db; make it with create_pool()")
-        if (
-            not isinstance(retry_after, (int, float))
-            or isinstance(retry_after, bool)
-            or not 0 <= retry_after < math.inf
-        ):
-            raise ValueError(f"retry_after={retry_after!r}: must be a number of seconds from 0 on")
         self.app = app
         self._pools = pools
-        self._retry_after = str(math.ceil(retry_after))
+        self._retry_after = str(whole_seconds("retry_after", retry_after))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = Request(environ, self._pools)
+        request = self._begin(environ)
         try:
             body = self.app(environ, start_response)
         except REFUSALS as refusal:
@@ -67,12 +62,21 @@ class PoolMiddleware:
         except BaseException as error:
             request.end(error)
             raise
-        if type(body) is list or type(body) is tuple or _is_file(body, environ):
+        if isinstance(request.error, REFUSALS):  # the framework has made an answer of it, and nothing was sent yet
+            noted = request.error
+            if hasattr(body, "close"):
+                body.close()
+            request.end()
+            return self._busy(environ, start_response, noted)
+        if request.whole or type(body) is list or type(body) is tuple or _is_file(body, environ):
             # all there, or sent by the server itself, which knows its own wrapper by its type
             request.end()
             return body
         made = _SizedBody if hasattr(body, "__len__") else _Body
         return made(body, request, lambda refusal: self._busy(environ, start_response, refusal))
+
+    def _begin(self, environ: WSGIEnvironment) -> Request:
+        return Request(environ, self._pools)
 
     def _busy(self, environ: WSGIEnvironment, start_response: StartResponse, refusal: Exception) -> list[bytes]:
         """503, if it is not too late: a server that has sent the headers raises ``refusal`` here."""
@@ -84,25 +88,42 @@ class PoolMiddleware:
         trace = refusal.__traceback__
         assert trace is not None
         start_response("503 Service Unavailable", headers, (type(refusal), refusal, trace))
-        logger.warning("%s: 503, %s", _name(environ), refusal)
+        logger.warning("%s: 503, %s", name_of(environ), refusal)
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else [_SORRY]
 
 
 class Request:
-    """The scopes of one request. For frameworks whose own hooks know when it is over; it ends once."""
+    """The scopes of one request. For frameworks whose own hooks know when it is over; it ends once.
 
-    __slots__ = ("_scopes",)
+    ``what``: its environ, or of something that is no request, what to call it. A framework that knows more than WSGI
+    tells may write it down here: ``error``, which it has made an answer of; ``whole``, the body is all there.
+    """
 
-    def __init__(self, environ: WSGIEnvironment, pools: Iterable[Face]) -> None:
+    __slots__ = ("_scopes", "error", "whole")
+
+    def __init__(self, what: WSGIEnvironment | str, pools: Iterable[Face]) -> None:
         self._scopes: list[RequestScope] = []
+        self.error: BaseException | None = None
+        self.whole = False
         for pool in pools:
-            scope = RequestScope(pool, environ)
+            scope = RequestScope(pool, what)
             scope.__enter__()
             self._scopes.append(scope)
+
+    def covers(self, pool: Face) -> bool:
+        """Has it not ended yet, and is what this very thread does with the pool its own?"""
+        hold = pool._hold()
+        return any(scope._hold is hold for scope in self._scopes)
+
+    @property
+    def here(self) -> bool:
+        """Were its scopes begun in this thread?"""
+        return all(scope._hold is scope._face._hold() for scope in self._scopes)
 
     def end(self, error: BaseException | None = None) -> None:
         """``error``: what it ended with. Each pool lets go, whatever another one's end may raise."""
         scopes, self._scopes = self._scopes, []
+        error, self.error = error or self.error, None
         while scopes:
             scope = scopes.pop()
             try:
@@ -113,14 +134,37 @@ class Request:
 
 
 class RequestScope(Scope):
-    """A scope that knows for which request it is."""
+    """A scope that knows for which request it is, and lets go of what was begun in it even if there is another one
+    around: a test's, say, whose client runs the app in its own thread."""
 
-    def __init__(self, face: Face, environ: WSGIEnvironment) -> None:
+    def __init__(self, face: Face, what: WSGIEnvironment | str) -> None:
         super().__init__(face)
-        self._environ = environ
+        self._what = what
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        hold = self._hold
+        assert hold is not None
+        self._inside = hold.scopes > 1
+        self._found = hold.current() if self._inside else None  # not ours to end
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        hold = self._hold
+        assert hold is not None
+        around = hold.scopes - 1
+        if not (self._inside and around) or hold.current() is self._found or self._face._elsewhere(hold):
+            super().__exit__(kind, error, trace)
+            return
+        hold.scopes = 1
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            hold.scopes = around
 
     def __str__(self) -> str:
-        return _name(self._environ)
+        return self._what if isinstance(self._what, str) else name_of(self._what)
 
 
 class _Body:
@@ -185,7 +229,14 @@ def _is_file(body: object, environ: WSGIEnvironment) -> bool:
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
-def _name(environ: WSGIEnvironment) -> str:
+def name_of(environ: WSGIEnvironment) -> str:
     """Method and path, never the query: there may be a secret in it."""
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     return f"{environ.get('REQUEST_METHOD', '?')} {path!r}"
+
+
+def whole_seconds(name: str, seconds: float) -> int:
+    """For ``Retry-After``: rounded up, as the header has whole seconds."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
+        raise ValueError(f"{name}={seconds!r}: must be a number of seconds from 0 on")
+    return math.ceil(seconds)
