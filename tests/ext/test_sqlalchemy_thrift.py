@@ -449,7 +449,7 @@ class TestBeginByHand:
 
 
 class TestInTheMiddle:
-    """Of a statement, when it comes back: a rollback would wait, or be queued, and the next borrower is in there too."""
+    """Of a statement, when it comes back: a rollback would wait, or be queued, and the next borrower be in it too."""
 
     @pytest.fixture
     def engine(self, postgres: Postgres, engine_for: MakeEngine) -> Any:
