@@ -56,6 +56,7 @@ proof: .venv/.dev
 	@bash tests/install_servers.sh $(PY)
 	@$(all-tests)
 	@$(PY) -m tests.bench --check
+	@$(PY) -m tests.environments --measure $(ALL)
 
 # The proof computes for a quarter of an hour, and does not wait for that before it goes on to what measures.
 define all-tests

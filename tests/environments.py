@@ -1,10 +1,15 @@
 """Do the tests pass elsewhere: on every other CPython of this machine, and with the SQLAlchemy before this one?
 
     python -m tests.environments [pytest option ...]
+    python -m tests.environments --measure [pytest option ...]
 
 Each gets a small virtual environment of its own under .venv/elsewhere, and one line is printed for each. Another
 Python has pytest and the package, no driver: core and shell are tested there, `--db sqlite` leaves out databases that
 need one, and tests of drivers, hosts and servers live elsewhere than in SHELL. Another SQLAlchemy has the drivers too.
+
+With `--measure`, for a machine that does nothing else meanwhile, it is those Pythons of MEASURED that this one is not,
+one after the other: SQLAlchemy and the drivers are there, its tests must pass, and `python -m tests.bench --check` must
+hold. A Python that is not found is a line, and no failure.
 """
 
 from __future__ import annotations
@@ -35,6 +40,10 @@ NOT_ON_ALL = (
 # sqlite3 says so from Python 3.13 on, whenever the collector comes to what a test of dropped connections has left
 QUIETLY = ("-W", "ignore:unclosed database:ResourceWarning")
 TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "-e", ".")
+# of which docs/sqlalchemy.md tells figures
+MEASURED = ((3, 11), (3, 13))
+ENGINES = ("tests/ext/test_sqlalchemy*.py", "tests/integrations/test_sqlalchemy_app.py")
+HOSTS = ("alembic>=1.13", "Flask-SQLAlchemy>=3.1")
 DRIVERS = ("psycopg2-binary>=2.9.9", "psycopg[binary]>=3.2.4", "PyMySQL>=1.1", "cryptography>=42")
 
 
@@ -48,12 +57,19 @@ class Environment:
 
 def environments() -> Iterator[Environment]:
     here = sys.version_info[:2]
-    install = ("SQLAlchemy>=2.0,<2.1", "alembic>=1.13", "Flask-SQLAlchemy>=3.1", *DRIVERS, *TOOLS)
-    yield Environment("SQLAlchemy 2.0", here, install, ("tests/ext",))
+    yield Environment("SQLAlchemy 2.0", here, ("SQLAlchemy>=2.0,<2.1", *HOSTS, *DRIVERS, *TOOLS), chosen(ENGINES, ()))
     for version in ((3, 10), (3, 11), (3, 12), (3, 13)):
         if version != here:
             tests = ("--db", "sqlite", *QUIETLY, *chosen(SHELL, NOT_ON_ALL))
             yield Environment(f"CPython {version[0]}.{version[1]}", version, TOOLS, tests)
+
+
+def measured() -> Iterator[Environment]:
+    for version in MEASURED:
+        if version != sys.version_info[:2]:
+            install = ("SQLAlchemy>=2.0", "DBUtils>=3.1", *HOSTS, *DRIVERS, *TOOLS)
+            tests = (*QUIETLY, *chosen(ENGINES, ("tests/ext/test_sqlalchemy_suite.py",)))
+            yield Environment(f"CPython {version[0]}.{version[1]} with SQLAlchemy", version, install, tests)
 
 
 def chosen(patterns: Sequence[str], left_out: Sequence[str]) -> list[str]:
@@ -117,7 +133,21 @@ def run(environment: Environment, options: Sequence[str]) -> tuple[bool, str]:
     return tested.returncode == 0, "\n".join([*details, last] if tested.returncode else [last])
 
 
+def measure(environment: Environment, options: Sequence[str]) -> bool:
+    interpreter = find(environment.python)
+    if interpreter is None:
+        print(f"{environment.name}: not found, and so not measured")
+        return True
+    passed, told = run(environment, options)
+    print(told, flush=True)
+    check = [str(build(environment, interpreter)), "-m", "tests.bench", "--check"] if passed else []
+    return passed and subprocess.run(check, cwd=ROOT).returncode == 0
+
+
 def main(options: Sequence[str]) -> int:
+    if options[:1] == ["--measure"]:
+        outcomes = [measure(environment, options[1:]) for environment in measured()]
+        return 0 if all(outcomes) else 1
     good = True
     with ThreadPoolExecutor(2) as threads:  # some of them mostly compute, and one mostly waits
         for passed, told in threads.map(lambda environment: run(environment, options), environments()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests import environments
 from tests.bench import baseline, burst, memory, policies, recovery, served, sites
 from tests.bench.__main__ import main
 from tests.bench.baseline import compare, save, this_python
@@ -349,11 +351,35 @@ def test_the_baseline_keeps_ratios_and_other_pythons(saved):
     }
 
 
-def test_a_check_goes_on_until_it_holds_or_gives_up(capsys):
-    answers = iter([(False, "2.31x"), (True, "2.15x")])
-    assert until_clear("cheap", 5, lambda: next(answers), lambda line: None)
-    assert not until_clear("cheap", 3, lambda: (False, "2.31x"), lambda line: None)
-    assert capsys.readouterr().out.splitlines() == ["holds: cheap: 2.15x", "DOES NOT HOLD: cheap: 2.31x"]
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ("no yes yes", "holds: cheap: batch 3"),
+        ("yes yes no", "holds: cheap: batch 2"),
+        ("no no no no no yes yes", "DOES NOT HOLD: cheap: batch 5"),
+        ("yes no yes no yes yes", "DOES NOT HOLD: cheap: batch 5"),  # one lucky batch is no yes
+    ],
+)
+def test_a_check_goes_on_until_it_holds_twice_in_a_row_or_gives_up(answers, told, capsys):
+    batches = ((answer == "yes", f"batch {n}") for n, answer in enumerate(answers.split(), 1))
+    assert until_clear("cheap", 5, lambda: next(batches), lambda line: None) is told.startswith("holds")
+    assert capsys.readouterr().out.splitlines() == [told]
+
+
+def test_what_is_asked_for_once_is_answered_at_once():
+    assert until_clear("modest", 1, lambda: (True, "8 connects"), lambda line: None)
+    assert not until_clear("modest", 1, lambda: (False, "9 connects"), lambda line: None)
+
+
+def test_each_python_that_figures_are_told_of_is_measured_by_the_proof():
+    here, elsewhere = sys.version_info[:2], {environment.python for environment in environments.measured()}
+    assert {f"{major}.{minor}" for major, minor in environments.MEASURED} == set(baseline.read_baseline())
+    assert elsewhere == set(environments.MEASURED) - {here}
+    (proof,) = re.findall(r"^proof:\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text().replace(" .venv/.dev", ""), re.M)
+    assert proof.split("\n")[-3:-1] == [
+        "\t@$(PY) -m tests.bench --check",
+        "\t@$(PY) -m tests.environments --measure $(ALL)",
+    ]
 
 
 def test_a_table_has_the_floor_first_and_then_from_the_best_to_the_worst():

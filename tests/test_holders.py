@@ -218,8 +218,8 @@ of this error), nothing is connected, and nobody waits for it any longer (grace=
 0 in use, 0 idle, 0 connecting, 0 closing, max_size 10; still waiting: 0.
 What to do:
   1. Make sure that the database is up, reachable and lets this user in.
-  2. In the application: answer this error with 503 and Retry-After. The pool goes on trying by itself, with growing \
-pauses, and serves again after the first connect that succeeds: no restart is needed."""
+  2. In the application: answer this error with 503 and Retry-After. One of those who ask tries again, with growing \
+pauses, and the pool serves again after the first connect that succeeds: no restart is needed."""
         )
 
 

@@ -12,7 +12,7 @@ from tests.scene import SOON, background, scene
 from threadpool_db import Backoff, PoolOverloaded, PoolTimeout, Snapshot, create_pool
 from threadpool_db.core.sizing import Counts
 from threadpool_db.core.stats import Durations, Hold
-from threadpool_db.refusal import overloaded_message, timeout_message, unavailable_message
+from threadpool_db.refusal import Words, overloaded_message, timeout_message, unavailable_message
 from threadpool_db.testing import Latch
 
 
@@ -207,11 +207,18 @@ def test_an_outage_says_since_when_and_what_is_tried():
 
 
 def test_options_are_called_by_the_names_that_the_reader_knows():
-    names = {"max_size": "pool_size", "timeout": "pool_timeout", "max_connecting": "at_a_time"}
-    found = timeout_message(_snapshot(in_use=2), 1, 1, 0, names)
+    words = Words("pool_size", "pool_timeout", "Use your own.")
+    found = timeout_message(_snapshot(in_use=2), 1, 1, 1, words)
     assert "raise pool_size, if" in found.lower() and found.endswith("or pool_timeout.")
-    assert "Raise at_a_time if" in timeout_message(_snapshot(opening=1), 1, 1, 0, names)
-    assert "raise pool_size;" in overloaded_message(_snapshot(in_use=2), 1, 0, names)
+    assert "raise pool_size;" in overloaded_message(_snapshot(in_use=2), 1, 1, words)
+    for message in (found, overloaded_message(_snapshot(in_use=2), 1, 1, words)):
+        assert "\n  1. Use your own.\n" in message and "checkout()" not in message
+
+
+def test_who_tries_again_in_an_outage_is_said_as_it_is():
+    by_itself, by_borrowers = (unavailable_message(_snapshot(), 1.0, background) for background in (True, False))
+    assert "The pool goes on trying by itself, with growing pauses" in by_itself
+    assert "One of those who ask tries again, with growing pauses" in by_borrowers
 
 
 def test_a_pool_without_a_limit_says_so():

@@ -264,12 +264,12 @@ class Borrowing:
         snapshot, waited = take_snapshot(pool, NAMED, refused=full, late=not full), self._clock.now() - self._start
         with pool._lock:
             lent = [entry for entry in self._ledger.entries if entry.state is LEASED]
-        names, here = pool._option_names, sum(entry.holder is waiter.holder for entry in lent)
+        words, here = pool._words, sum(entry.holder is waiter.holder for entry in lent)
         error: PoolError
         if full:
-            error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, here, names), snapshot)
+            error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, here, words), snapshot)
         else:
-            error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, names), snapshot)
+            error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, words), snapshot)
         error.__cause__ = snapshot.connect_error
         pool._observers.tell("refused", waited, error=error)
         return error
@@ -279,7 +279,7 @@ class Borrowing:
         # The lock once, and no audit: in an outage every thread comes this way again and again, and with dozens of
         # them each further turn at the lock costs milliseconds. Nothing is lent, so there are no lines to work out.
         snapshot = take_snapshot(pool, NAMED, refused=True)
-        error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, pool._option_names), snapshot)
+        error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, pool._config.background), snapshot)
         error.__cause__ = cause
         pool._observers.tell("refused", self._clock.now() - self._start, error=error)
         return error

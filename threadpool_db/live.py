@@ -192,7 +192,7 @@ def wait_until_ready(pool: ConnectionPool[Any], timeout: float | None, frame: Fr
     if pool._ledger.unavailable(pool._now()):
         numbers = snapshot(pool)
         refused: PoolError = PoolUnavailable(
-            unavailable_message(numbers, pool._config.grace, pool._option_names), numbers
+            unavailable_message(numbers, pool._config.grace, pool._config.background), numbers
         )
         raise refused from numbers.connect_error
 

@@ -18,9 +18,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from sys import _getframe as getframe
-from types import FrameType, MappingProxyType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from threadpool_db import fork
@@ -43,6 +43,7 @@ from threadpool_db.nesting import this_thread
 from threadpool_db.observe import Observers, claim_name
 from threadpool_db.orders import Job, do_jobs, take_orders
 from threadpool_db.patched import outlived, too_late
+from threadpool_db.refusal import WORDS
 from threadpool_db.returning import after_hand, checkin_slowly, detach, discard, warn_ended
 from threadpool_db.telling import snapshot
 from threadpool_db.upkeep import Upkeep, possible
@@ -63,8 +64,8 @@ class ConnectionPool(Generic[C]):
 
     #: SQLAlchemy's adapter passes a failed connect to its caller unchanged, and lets threads wait for themselves
     _raises_connect_errors = False
-    #: where our options have other names, for the texts of errors
-    _option_names: Mapping[str, str] = MappingProxyType({})
+    #: how its users speak, for the texts of errors
+    _words = WORDS
     _detects_nesting = True
     _warns_when_dropped = True
 

@@ -8,8 +8,8 @@ one. Never a URL, never a parameter, nothing that the database said: only counts
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from threadpool_db.core.stats import Hold, Snapshot
 
@@ -20,52 +20,64 @@ _DATABASE_UP = "Make sure that the database is up, reachable and lets this user 
 _COME_AGAIN = "In the application: answer this error with 503 and Retry-After."
 
 
+@dataclass(frozen=True)
+class Words:
+    """How the reader's own world speaks: what the options are called, and what gives a thread the connection it has."""
+
+    max_size: str = "max_size"
+    timeout: str = "timeout"
+    use_your_own: str = (
+        "Use the connection that this thread already holds instead of a second one: connection(), transaction() "
+        "and execute() use it, checkout() always takes another one."
+    )
+
+
+WORDS = Words()
+
+
 def timeout_message(
     snapshot: Snapshot,
     waited: float,
     timeout: float,
     held_here: int,
-    names: Mapping[str, str] = MappingProxyType({}),
+    words: Words = WORDS,
 ) -> str:
-    """``held_here``: connections that the refused thread holds itself; ``names``: what the options are called where
-    they have other names."""
+    """``held_here``: connections that the refused thread holds itself."""
     begin = f"pool {snapshot.name!r}: no connection within {timeout:g} s (waited {waited:.2f} s)."
-    advice = _advice(snapshot, held_here, names)
+    advice = _advice(snapshot, held_here, words)
     if not snapshot.paused:
-        size, patience = names.get("max_size", "max_size"), names.get("timeout", "timeout")
-        room = f"{size}, if the server has room for more connections, or " if _full(snapshot) else ""
+        room = f"{words.max_size}, if the server has room for more connections, or " if _full(snapshot) else ""
         if not _failing(snapshot):  # more patience brings no database back
-            advice.append(f"Only then raise {room}{patience}." if advice else f"Raise {room}{patience}.")
+            advice.append(f"Only then raise {room}{words.timeout}." if advice else f"Raise {room}{words.timeout}.")
     return _message(f"{begin} {_reason(snapshot, timeout)}", snapshot, held_here, advice)
 
 
-def overloaded_message(
-    snapshot: Snapshot, max_waiting: float, held_here: int = 0, names: Mapping[str, str] = MappingProxyType({})
-) -> str:
+def overloaded_message(snapshot: Snapshot, max_waiting: float, held_here: int = 0, words: Words = WORDS) -> str:
     begin = (
         f"pool {snapshot.name!r}: refused at once, {snapshot.waiting} threads are waiting already "
         f"(max_waiting={max_waiting:g})."
     )
-    size = names.get("max_size", "max_size")
-    advice = _advice(snapshot, held_here, names)
+    advice = _advice(snapshot, held_here, words)
     advice.append(_COME_AGAIN)
     if not snapshot.paused:
         advice.append(
-            f"Only if the server has room for more connections, raise {size}; only if callers can wait longer, "
-            "max_waiting."
+            f"Only if the server has room for more connections, raise {words.max_size}; only if callers can wait "
+            "longer, max_waiting."
         )
     return _message(f"{begin} {_reason(snapshot)}", snapshot, held_here, advice)
 
 
-def unavailable_message(snapshot: Snapshot, grace: float, names: Mapping[str, str] = MappingProxyType({})) -> str:
+def unavailable_message(snapshot: Snapshot, grace: float, background: bool = True) -> str:
+    """``background``: does the pool try by itself, or only by those who ask?"""
     begin = (
         f"pool {snapshot.name!r}: refused at once, the database is out of reach. Connects have failed for "
         f"{snapshot.failing_for:.1f} s{_with(snapshot)}, nothing is connected, and nobody waits for it any longer "
-        f"({names.get('grace', 'grace')}={grace:g} s)."
+        f"(grace={grace:g} s)."
     )
+    tries = "The pool goes on trying by itself" if background else "One of those who ask tries again"
     come_again = (
-        f"{_COME_AGAIN} The pool goes on trying by itself, with growing pauses, and serves again after the first "
-        "connect that succeeds: no restart is needed."
+        f"{_COME_AGAIN} {tries}, with growing pauses, and {'' if background else 'the pool '}serves again after the "
+        "first connect that succeeds: no restart is needed."
     )
     return _message(begin, snapshot, 0, [_DATABASE_UP, come_again])
 
@@ -147,7 +159,7 @@ def _counts(snapshot: Snapshot) -> str:
     )
 
 
-def _advice(snapshot: Snapshot, held_here: int, names: Mapping[str, str]) -> list[str]:
+def _advice(snapshot: Snapshot, held_here: int, words: Words) -> list[str]:
     """What fits this situation, the likeliest help first."""
     if snapshot.paused:
         return ["Find out whether the pause is still wanted, for maintenance or a failover; if not, call resume()."]
@@ -155,12 +167,9 @@ def _advice(snapshot: Snapshot, held_here: int, names: Mapping[str, str]) -> lis
     if snapshot.connect_error is not None:
         advice.append(_DATABASE_UP)
     elif snapshot.counts.opening and not _full(snapshot):
-        advice.append(_slow_connects(snapshot, names))
+        advice.append(_slow_connects(snapshot))
     if held_here:
-        advice.append(
-            "Use the connection that this thread already holds instead of a second one: connection(), transaction() "
-            "and execute() use it, checkout() always takes another one."
-        )
+        advice.append(words.use_your_own)
     kept = sum(hold.kept for hold in snapshot.holders)
     if kept:
         advice.append(
@@ -170,11 +179,11 @@ def _advice(snapshot: Snapshot, held_here: int, names: Mapping[str, str]) -> lis
     return advice + _about([hold for hold in snapshot.holders[:3] if not hold.kept or hold.in_transaction])
 
 
-def _slow_connects(snapshot: Snapshot, names: Mapping[str, str]) -> str:
+def _slow_connects(snapshot: Snapshot) -> str:
     took = f" (they took {snapshot.connect.mean:.2f} s so far)" if snapshot.connect.count else ""
     return (
         f"Find out why connects take so long{took}: the server's load and log, name resolution, the network. Raise "
-        f"{names.get('max_connecting', 'max_connecting')} if the server can take more of them at a time."
+        "max_connecting if the server can take more of them at a time."
     )
 
 

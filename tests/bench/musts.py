@@ -18,6 +18,8 @@ from tests.bench.web_musts import cheap_in_the_database, cheap_middleware, more_
 PAIR_LIMIT = 2.2  # times the floor, and below DBUtils
 FAIRNESS_LIMIT, RATE_LIMIT = 0.9, 0.95  # when held 0.5 ms; the rate as a share of the floor's
 OPENED_LIMIT = 8  # by a burst, and nobody fails
+#: Of QueuePool's. It lends to who has just given back, who is awake; to wake the next in line takes some 80 us of 5 ms.
+CROWD_RATE_LIMIT = 0.97
 
 
 def check(say: Say) -> bool:
@@ -129,14 +131,18 @@ def fair_to_sqlalchemy(say: Say) -> bool:
         crowd = Crowds(contestants)
 
         def sample() -> tuple[bool, str]:
-            crowd.run(3)
+            crowd.run(5)
             figures = crowd.figures()
             mine, theirs = figures[THREADPOOL], figures[QUEUEPOOL]
-            holds = not mine["timeouts"] and mine["fairness"] >= CROWD_FAIRNESS_LIMIT and mine["by_queuepool"] >= 1.0
+            fair, full = mine["fairness"] >= CROWD_FAIRNESS_LIMIT, mine["by_queuepool"] >= CROWD_RATE_LIMIT
+            holds = not mine["timeouts"] and fair and full
             found = (
                 f"fairness {mine['fairness']:.2f}, {mine['timeouts']} timeouts, {mine['by_queuepool']:.3f}x the rate"
             )
             return holds, f"{found}; QueuePool {theirs['fairness']:.2f}, {theirs['timeouts']} timeouts"
 
-        what = f"{CROWD}: nobody waits a second, fairness at least {CROWD_FAIRNESS_LIMIT}, at QueuePool's rate"
+        what = (
+            f"{CROWD}: nobody waits a second, fairness at least {CROWD_FAIRNESS_LIMIT}, at {CROWD_RATE_LIMIT:.0%} of "
+            "QueuePool's rate"
+        )
         return until_clear(what, 5, sample, say)

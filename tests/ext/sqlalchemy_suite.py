@@ -33,7 +33,7 @@ from tests.servers import MariaDB, Postgres, Server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STOCK, OURS = "QueuePool", "ThreadPool"
-SERVERS: dict[str, type[Server]] = {"postgresql": Postgres, "mariadb": MariaDB}
+
 FILES = ("test/engine/test_pool.py", "test/engine/test_reconnect.py")
 #: those where a connection's life or a transaction's end is the question, or many connections are used
 ALL_FILES = (
@@ -66,6 +66,20 @@ COUNTS_ROLLBACKS = ("ResetAgentTest", "AutocommitIsolationTest")
 
 #: Fails in its teardown with "database is locked", under QueuePool too.
 NOT_ON_SQLITE = {"InvalidateDuringResultTest": "drops a table under an open result"}
+
+
+class Site(NamedTuple):
+    """A server, and the driver for it."""
+
+    kind: type[Server]
+    drivername: str
+
+
+SERVERS = {
+    "postgresql": Site(Postgres, "postgresql+psycopg2"),
+    "psycopg": Site(Postgres, "postgresql+psycopg"),
+    "mariadb": Site(MariaDB, "mysql+pymysql"),
+}
 
 
 class Result(NamedTuple):
@@ -121,7 +135,7 @@ def _wanted(name: str) -> bool:
     return inner in ("setup.cfg", "pyproject.toml") or inner.startswith(("test/", "lib/sqlalchemy/testing/plugin/"))
 
 
-def run(files: Sequence[str] = FILES, pool: str = OURS, server: type[Server] | None = None, *options: str) -> Result:
+def run(files: Sequence[str] = FILES, pool: str = OURS, server: Site | None = None, *options: str) -> Result:
     """Run these files over this pool, each in a process of its own and on a database of its own: they sleep a lot."""
     tree = tests()
     with ThreadPoolExecutor(2) as threads:
@@ -134,13 +148,13 @@ def run(files: Sequence[str] = FILES, pool: str = OURS, server: type[Server] | N
     )
 
 
-def _run_one(tree: Path, file: str, pool: str, server: type[Server] | None, options: tuple[str, ...]) -> Result:
+def _run_one(tree: Path, file: str, pool: str, server: Site | None, options: tuple[str, ...]) -> Result:
     with contextlib.ExitStack() as closing:
         # SQLAlchemy's suite takes a SQLite file's name apart at "_" and ".": none of either may be in the folder's
         folder = Path(tempfile.gettempdir()) / f"sqlalchemysuite{uuid.uuid4().hex}"
         folder.mkdir()
         closing.callback(shutil.rmtree, folder, ignore_errors=True)
-        url = closing.enter_context(prepared(server)) if server else f"sqlite:///{folder}/query.db"
+        url = closing.enter_context(prepared(*server)) if server else f"sqlite:///{folder}/query.db"
         report = folder / "report.json"
         # -s: the installed SQLAlchemy, not a lib/ beside the tests
         command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.ext.sqlalchemy_suite"]
@@ -157,13 +171,12 @@ def _run_one(tree: Path, file: str, pool: str, server: type[Server] | None, opti
 
 
 @contextlib.contextmanager
-def prepared(kind: type[Server]) -> Iterator[str]:
+def prepared(kind: type[Server], drivername: str) -> Iterator[str]:
     """A server with the schemas that SQLAlchemy's tests want to find there, and its URL."""
     # two-phase transactions are off by default
     settings = {"max_prepared_transactions": 10} if kind is Postgres else {}
     with kind(**settings) as server:
-        url = sqlalchemy.make_url(server.url)
-        url = url.set(drivername="postgresql+psycopg2" if kind is Postgres else "mysql+pymysql")
+        url = sqlalchemy.make_url(server.url).set(drivername=drivername)
         engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
         with engine.connect() as connection:
             if kind is MariaDB:
@@ -244,7 +257,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--on", choices=SERVERS, help="a private server of this kind; a SQLite file if not given")
+    parser.add_argument("--on", choices=SERVERS, help="a private server, or this driver; a SQLite file if not given")
     parser.add_argument("--pool", choices=(OURS, STOCK), help="one of them; both are run, and compared, if not given")
     arguments, others = parser.parse_known_args()
     files = tuple(other for other in others if other.startswith("test/")) or FILES

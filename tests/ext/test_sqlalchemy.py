@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import re
+import sqlite3
 import threading
 import time
 import warnings
@@ -24,6 +25,14 @@ from tests.scene import SOON, background, in_child, join
 from tests.servers import MariaDB, Postgres
 from threadpool_db.errors import PoolMisuse, PoolTimeout, PoolUnavailable
 from threadpool_db.ext.sqlalchemy import CheckoutTimeout, CheckoutUnavailable, ThreadPool, records
+
+
+def sqlite(folder: Path) -> Callable[[], Any]:
+    return lambda: sqlite3.connect(folder / "db", check_same_thread=False)
+
+
+def ours(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    return [record for record in caplog.records if record.name.startswith("threadpool_db.")]
 
 
 def line_up(pool: ThreadPool, count: int) -> list[Future[Any]]:
@@ -119,6 +128,41 @@ class TestArguments:
             "sqlalchemy.pool.impl.ThreadPool.mine",
         )
 
+    def test_the_log_has_queuepools_lines(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        def lines(poolclass: type[Any]) -> list[str]:
+            caplog.clear()
+            pool = poolclass(sqlite(tmp_path), 1, 0, echo="debug")
+            pool.connect().close()
+            with pool.connect() as connection:
+                connection.invalidate(soft=True)
+            with pool.connect() as connection:
+                connection.invalidate(ValueError("spoilt"))
+            pool.recreate()
+            pool.dispose()
+            texts = [record.getMessage() for record in caplog.records if record.name.startswith("sqlalchemy.pool")]
+            # addresses, and the one number that our status has more
+            return [re.sub(r" at 0x\w+| Waiting: 0", "", line) for line in texts]
+
+        ours = lines(ThreadPool)
+        assert ours == lines(QueuePool)
+        for word in ("Created new connection", "checked out from pool", "being returned", "rollback-on-return"):
+            assert any(word in line for line in ours), word
+
+    def test_what_the_pool_itself_tells_has_a_log_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
+        """``echo_pool`` does not show it, and no level of SQLAlchemy's shuts it out."""
+        pool = ThreadPool(Creator(), 1, 0, timeout=0, logging_name="told_by_itself")
+        with caplog.at_level("DEBUG", "threadpool_db"), pool.connect(), pytest.raises(CheckoutTimeout):
+            pool.connect()
+        failing = ThreadPool(Creator(refuse), logging_name="told_by_itself_too")
+        with pytest.raises(ConnectionRefusedError):
+            failing.connect()
+        told = {(line.name.partition(".")[2].partition("-")[0], line.levelname, line.event) for line in ours(caplog)}
+        assert told == {
+            ("told_by_itself", "DEBUG", "connected"),
+            ("told_by_itself", "INFO", "refused"),
+            ("told_by_itself_too", "WARNING", "connect_failed"),
+        }
+
     def test_the_logging_name_is_the_pools_name_too(self) -> None:
         assert ThreadPool(Creator(), logging_name="mine").stats().name.startswith("mine")
 
@@ -137,6 +181,8 @@ class TestWaiting:
         assert "no connection within 0.05 s" in told and "1 in use" in told and "pool_timeout" in told
         assert re.search(r"MainThread for 0\.\d s, now at \S*test_sqlalchemy.py:\d+ \(", told)
         assert "This thread holds 1 itself" in told
+        assert "1. Use the Session or Connection that this thread already has" in told
+        assert "checkout()" not in told and "scope()" not in told
         assert "pool_size or max_overflow" in told and "/3o7r" in told
         held.close()
 
@@ -218,6 +264,28 @@ class TestWaiting:
         for connection in join(*threads):
             connection.close()
         assert pool.checkedin() == 5
+
+    def test_each_connects_in_his_own_thread(self) -> None:
+        connecting = threading.Barrier(2)
+        threads: dict[Any, int] = {}
+
+        def connect() -> Any:
+            connecting.wait(SOON)
+            connection = creator()
+            threads[connection] = threading.get_ident()
+            return connection
+
+        def borrow() -> tuple[Any, int]:
+            return pool.connect(), threading.get_ident()
+
+        creator = Creator()
+        pool = ThreadPool(connect, 2, 0)
+        listened: list[int] = []
+        event.listen(pool, "connect", lambda *arguments: listened.append(threading.get_ident()))
+        lent = join(background(borrow), background(borrow))
+        assert {connection.dbapi_connection: ident for connection, ident in lent} == threads
+        assert sorted(listened) == sorted(threads.values())
+        assert len(set(listened)) == 2 and threading.get_ident() not in listened
 
     def test_an_error_of_the_connect_reaches_its_caller_unchanged(self, engine_for: Any, tmp_path: Path) -> None:
         engine = engine_for(f"sqlite:///{tmp_path}/no/such/folder/db")
@@ -348,6 +416,21 @@ class TestReplacing:
         held.close()
         assert len(heard) == 2
         old.dispose()
+
+    def test_what_comes_back_to_a_disposed_engine_is_closed_with_its_old_pool(self) -> None:
+        creator = Creator()
+        engine = create_engine("sqlite://", poolclass=ThreadPool, creator=creator, _initialize=False)
+        lent = engine.raw_connection()
+        engine.dispose()
+        lent.close()
+        lent.close()  # as often as one likes
+        again = engine.raw_connection()
+        assert number(again) == 2 and not creator.made[0].closed
+        gc.collect()
+        assert engine.pool.checkedout() == 1
+        again.close()
+        engine.dispose()
+        assert creator.made[1].closed
 
     def test_a_kept_dispose_closes_nothing(self, engine_for: Any, tmp_path: Path) -> None:
         engine = engine_for(f"sqlite:///{tmp_path}/db")
@@ -489,6 +572,10 @@ class TestOutage:
                 assert isinstance(caught.value, exc.TimeoutError) and isinstance(caught.value, PoolUnavailable)
                 assert caught.value.__cause__ is tried[step]
                 assert caught.value.snapshot is not None and caught.value.snapshot.connect_failures == step + 1
+                text = str(caught.value)
+                assert "refused at once, the database is out of reach" in text and "(grace=0 s)" in text
+                assert "with ConnectionRefusedError (the cause of this error)" in text
+                assert "answer this error with 503 and Retry-After. One of those who ask tries again" in text
             assert len(set(told)) == 3 and len(tried) == step + 1
             watch.now += 2.0  # the longest step
         assert pool.stats().refused == 9
@@ -579,6 +666,15 @@ class TestOutage:
 
 
 class TestEvents:
+    def test_listeners_given_to_create_engine_are_the_pools_and_stay(self, engine_for: Any, tmp_path: Path) -> None:
+        heard: list[str] = []
+        listeners = [(lambda *arguments, name=name: heard.append(name), name) for name in ("connect", "checkout")]
+        engine = engine_for(f"sqlite:///{tmp_path}/db", pool_events=listeners)
+        engine.connect().close()
+        engine.dispose()
+        engine.connect().close()
+        assert heard == ["connect", "checkout"] * 2
+
     def test_listeners_hear_what_queuepools_hear_in_the_same_order(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path}/db"
         ours = story(ThreadPool, url)

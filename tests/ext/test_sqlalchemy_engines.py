@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
-from sqlalchemy import create_engine, exc, text
+from sqlalchemy import create_engine, exc, make_url, text
+from sqlalchemy.pool import NullPool, QueuePool
 
 from tests.ext.conftest import Creator, Questions, sessions, waiting
 from tests.scene import SOON, background, join
 from tests.servers import MariaDB, Postgres
 from threadpool_db.errors import PoolOverloaded
-from threadpool_db.ext.sqlalchemy import CheckoutOverloaded, ThreadPool
+from threadpool_db.ext.sqlalchemy import CheckoutOverloaded, CheckoutTimeout, CheckoutUnavailable, ThreadPool
 
 MakeEngine = Callable[..., Any]
 SHARED = "sqlite:///file:{}?mode=memory&cache=shared&uri=true&check_same_thread=false"
@@ -56,6 +58,19 @@ class TestSharedPool:
             borrow().close()
         assert proxy.asked == before
         pool.dispose()
+
+    def test_is_the_raw_codes_alone_once_the_engine_is_disposed_of(self, tmp_path: Path) -> None:
+        """The engine goes on with one like it: as with a ready QueuePool."""
+        for kind in (ThreadPool, QueuePool):
+            pool: Any = kind(lambda: sqlite3.connect(tmp_path / "db", check_same_thread=False), 1, 0, timeout=0)
+            engine = create_engine("sqlite://", pool=pool)
+            assert engine.pool is pool
+            engine.dispose()
+            assert engine.pool is not pool and isinstance(engine.pool, kind)
+            with pool.connect(), engine.connect() as connection:
+                assert connection.scalar(text("select 1")) == 1
+            engine.dispose()
+            pool.dispose()
 
     def test_that_was_disposed_of_goes_on(self, tmp_path: Path) -> None:
         pool = ThreadPool(lambda: sqlite3.connect(tmp_path / "db", check_same_thread=False), 2, 0)
@@ -143,6 +158,11 @@ class TestMaxWaiting:
                 pool.connect()
             assert isinstance(caught.value, CheckoutOverloaded)
         assert caught.value.snapshot is not None and caught.value.snapshot.waiting == 1
+        told = str(caught.value)
+        assert "refused at once, 1 threads are waiting already (max_waiting=1). All are in use." in told
+        assert "1. Use the Session or Connection that this thread already has" in told
+        assert "answer this error with 503 and Retry-After" in told
+        assert "raise pool_size or max_overflow; only if callers can wait longer, max_waiting." in told
         held.close()
         waiter.result(SOON).close()
 
@@ -156,3 +176,51 @@ class TestMaxWaiting:
         pool = ThreadPool(Creator(), 1, 0, max_waiting=0).recreate()
         with pool.connect(), pytest.raises(CheckoutOverloaded):
             pool.connect()
+
+
+@pytest.mark.parametrize("kind", [CheckoutTimeout, CheckoutOverloaded, CheckoutUnavailable])
+def test_a_refusal_survives_being_sent_to_another_process_with_its_numbers(kind: type[Any]) -> None:
+    pool = ThreadPool(Creator(), 1, 0)
+    with pool.connect():
+        error = kind("no connection", pool.stats())
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (kind, str(error))
+    assert again.snapshot == error.snapshot and again.snapshot.in_use == 1
+    assert again.snapshot.holders[0].where == error.snapshot.holders[0].where
+
+
+@pytest.fixture(scope="module")
+def with_hstore(postgres: Postgres) -> Iterator[Any]:
+    """A database of its own, which has the extension."""
+    url = make_url(postgres.url).set(drivername="postgresql+psycopg2")
+    for database, statement in (
+        (url.database, "create database with_hstore"),
+        ("with_hstore", "create extension hstore"),
+    ):
+        engine = create_engine(url.set(database=database), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+    yield url.set(database="with_hstore")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text("drop database with_hstore with (force)"))
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_where_hstore_is_its_oids_are_asked_for_once_for_all_pools_of_an_engine(
+    with_hstore: Any, questions: Callable[[int], Questions], engine_for: MakeEngine, driver: str
+) -> None:
+    proxy = questions(with_hstore.port)
+    engine = engine_for(with_hstore.set(port=proxy.port, drivername=f"postgresql+{driver}"))
+    costs, pools = [], []
+    for _ in range(3):
+        before = proxy.asked
+        with engine.connect() as connection:
+            costs.append(proxy.asked - before)
+            assert connection.scalar(text("select 'a=>1'::hstore")) == {"a": "1"}
+        pools.append(engine.pool)
+        engine.dispose(close=False)  # a goodbye would be counted
+    for pool in pools:
+        pool.dispose()
+    first, second, third = costs
+    assert first > second == third

@@ -16,7 +16,7 @@ from tests.ext.sqlalchemy_suite import ALL_FILES, FILES, OURS, SERVERS, STOCK
 def assert_no_difference(database: str, files: Sequence[str], least: int) -> None:
     server = SERVERS.get(database)
     if server is not None:
-        require(server)
+        require(server.kind)
     try:
         sqlalchemy_suite.tests()
     except FileNotFoundError as error:

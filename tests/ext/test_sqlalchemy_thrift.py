@@ -17,9 +17,11 @@ from sqlalchemy.pool import QueuePool
 
 from tests.ext.conftest import Questions, sessions, until, waiting
 from tests.scene import SOON, background
-from tests.servers import MariaDB
+from tests.servers import MariaDB, Postgres
+from threadpool_db.drivers.base import OPEN
 from threadpool_db.drivers.sockets import Socket, poll_socket
 from threadpool_db.ext.sqlalchemy import ThreadPool
+from threadpool_db.ext.sqlalchemy.thrift import Thrift
 
 MakeEngine = Callable[..., Any]
 
@@ -52,13 +54,17 @@ def descriptor(connection: Any) -> int:
     return number
 
 
-@pytest.fixture(params=["psycopg2", "pymysql"])
+@pytest.fixture(params=["psycopg2", "psycopg", "pymysql"])
 def site(request: pytest.FixtureRequest) -> Site:
-    if request.param == "psycopg2":
-        url = sqlalchemy.make_url(request.getfixturevalue("postgres").url).set(drivername="postgresql+psycopg2")
+    if request.param != "pymysql":
+        url = postgresql(request.getfixturevalue("postgres"), request.param)
         return Site(url, "select pg_backend_pid()", "select pg_terminate_backend({})", "for update nowait")
     url = sqlalchemy.make_url(request.getfixturevalue("mariadb").url).set(drivername="mysql+pymysql")
     return Site(url, "select connection_id()", "kill {}", "for update nowait")
+
+
+def postgresql(server: Postgres, driver: str) -> sqlalchemy.URL:
+    return sqlalchemy.make_url(server.url).set(drivername=f"postgresql+{driver}")
 
 
 @pytest.fixture
@@ -248,7 +254,7 @@ class TestRoundTrips:
         engine = engine_for(counted.url, pool_pre_ping=True)
         warm(engine)
         postgres = counted.url.drivername.startswith("postgresql")
-        assert counted.asked(lambda: insert(engine)) == (3 if postgres else 2)  # psycopg2 says BEGIN
+        assert counted.asked(lambda: insert(engine)) == (3 if postgres else 2)  # PostgreSQL's clients say BEGIN
         assert counted.asked(lambda: lend(engine)) == 0
         assert rows(table) == 2
 
@@ -440,3 +446,93 @@ class TestBeginByHand:
         connection.close()
         assert isinstance(engine.pool, ThreadPool) and engine.pool.checkedout() == 0
         assert sessions(engine, "select pg_backend_pid()", 1) != [session]
+
+
+class TestInTheMiddle:
+    """Of a statement, when it comes back: a rollback would wait, or be queued, and the next borrower be in it too."""
+
+    @pytest.fixture
+    def engine(self, postgres: Postgres, engine_for: MakeEngine) -> Any:
+        return engine_for(postgresql(postgres, "psycopg"), pool_size=1, max_overflow=0, pool_timeout=5)
+
+    def assert_next_is_another(self, engine: Any, closed: Any) -> None:
+        assert closed.closed and engine.pool.checkedout() == 0
+        with engine.connect() as connection:
+            assert connection.scalar(text("select 1")) == 1
+            assert connection.connection.driver_connection is not closed
+
+    def test_of_a_pipeline_that_nobody_left_it_is_closed(self, engine: Any) -> None:
+        raw = engine.raw_connection()
+        connection = raw.driver_connection
+        pipeline = connection.pipeline()
+        pipeline.__enter__()
+        connection.execute("select 1")
+        raw.close()
+        self.assert_next_is_another(engine, connection)
+
+    def test_of_a_pipeline_that_the_engine_rolled_back_it_is_closed(self, engine: Any) -> None:
+        """SQLAlchemy then leaves out the pool's rollback."""
+        borrowed = engine.connect()
+        assert borrowed.scalar(text("select 1")) == 1
+        connection = borrowed.connection.driver_connection
+        pipeline = connection.pipeline()
+        pipeline.__enter__()
+        borrowed.close()
+        self.assert_next_is_another(engine, connection)
+
+    @pytest.mark.parametrize("detached", [False, True])
+    def test_of_notifications_that_somebody_still_reads_it_is_closed_and_nobody_waits(
+        self, engine: Any, detached: bool
+    ) -> None:
+        raw = engine.raw_connection()
+        connection = raw.driver_connection
+        connection.autocommit = True
+        connection.execute("listen news")
+        connection.execute("notify news")
+        reading = connection.notifies(timeout=SOON)
+        next(reading)
+        if detached:
+            raw.detach()
+        background(raw.close).result(SOON)
+        self.assert_next_is_another(engine, connection)
+
+    def test_of_rows_that_pymysql_reads_one_by_one_it_reads_the_rest_and_is_lent_again(
+        self, mariadb: MariaDB, engine_for: MakeEngine
+    ) -> None:
+        url = sqlalchemy.make_url(mariadb.url).set(drivername="mysql+pymysql")
+        engine = engine_for(url, pool_size=1, max_overflow=0)
+        raw = engine.raw_connection()
+        connection = raw.driver_connection
+        cursor = raw.driver_connection.cursor(pymysql.cursors.SSCursor)
+        cursor.execute("select seq from seq_1_to_100")
+        assert cursor.fetchone() == (1,)
+        with pytest.warns(UserWarning, match="Previous unbuffered result was left incomplete"):
+            raw.close()
+        with engine.connect() as again:
+            assert again.scalar(text("select 2")) == 2
+            assert again.connection.driver_connection is connection
+
+
+def test_a_rollback_after_which_it_is_still_open_is_an_error() -> None:
+    """So SQLAlchemy closes it."""
+
+    class Stubborn:
+        def settled(self, *arguments: Any) -> bool:
+            return False
+
+        def state(self, connection: Any) -> Any:
+            return OPEN
+
+        def rollback(self, connection: Any) -> None: ...
+
+    class Dialect:
+        is_async = False
+
+        def do_rollback(self, fairy: Any) -> None: ...
+
+    class Fairy:
+        dbapi_connection = None
+        is_detached = False
+
+    with pytest.raises(exc.InvalidRequestError, match="still in a transaction"):
+        Thrift(Dialect(), Stubborn()).do_rollback(Fairy())  # type: ignore[arg-type]

@@ -63,8 +63,8 @@ OUTAGE_MUTANTS = [
     ),
     Mutant(
         "refused without the numbers", "refused for a reason", "nothing connects for longer than the grace", BORROWING,
-        "pool._option_names), snapshot)\n        error.__cause__ = cause\n",
-        "pool._option_names))\n        error.__cause__ = cause\n",
+        "pool._config.background), snapshot)\n        error.__cause__ = cause\n",
+        "pool._config.background))\n        error.__cause__ = cause\n",
     ),
     # --- the way back
     Mutant(

@@ -37,16 +37,22 @@ from threadpool_db.core.stats import Hold, Snapshot
 from threadpool_db.drivers.base import IDLE, UNKNOWN, Driver, TransactionState
 from threadpool_db.drivers.sockets import socket_identity
 from threadpool_db.errors import ConnectFailed, PoolError, PoolOverloaded, PoolTimeout, PoolUnavailable
+from threadpool_db.ext.sqlalchemy.thrift import refuse_busy
 from threadpool_db.lease import Claim, Errand
 from threadpool_db.pool import ConnectionPool
+from threadpool_db.refusal import Words
 from threadpool_db.waiting import Holder, Waiter
 
 if TYPE_CHECKING:
     from threadpool_db.ext.sqlalchemy.pool import ThreadPool
 
 
-#: What create_engine calls them, for the texts of errors.
-NAMES = {"max_size": "pool_size or max_overflow", "timeout": "pool_timeout"}
+#: What create_engine calls the options, and SQLAlchemy what borrows; for the texts of errors.
+WORDS = Words(
+    max_size="pool_size or max_overflow",
+    timeout="pool_timeout",
+    use_your_own="Use the Session or Connection that this thread already has instead of a second one.",
+)
 
 
 class CheckoutTimeout(exc.TimeoutError, PoolTimeout):
@@ -89,7 +95,8 @@ class Settling(Record):
 
     The engine rolls back at the end of a Connection, and the pool then need not. But psycopg2's ``rollback()`` in
     autocommit, and sqlite3's in that of Python 3.12, does nothing to a transaction that was begun by hand: the next
-    borrower would be in it. Here, because SQLAlchemy is about to put the connection out of autocommit.
+    borrower would be in it. And psycopg's does not end a pipeline. Here, because SQLAlchemy is about to put the
+    connection out of autocommit.
     """
 
     __slots__ = ()
@@ -103,8 +110,11 @@ class Settling(Record):
         connection, driver = self.dbapi_connection, self.pool._driver
         if connection is not None and driver is not None:
             try:
-                if driver.state(connection) not in (IDLE, UNKNOWN) and driver.autocommit(connection):
-                    driver.rollback(connection)
+                state = driver.state(connection)
+                if state not in (IDLE, UNKNOWN):
+                    refuse_busy(driver, state)
+                    if driver.autocommit(connection):
+                        driver.rollback(connection)
             except Exception as error:
                 self.invalidate(error)
         super().checkin(_fairy_was_created)
@@ -137,7 +147,7 @@ class Records(Driver[Record]):
 class Inner(ConnectionPool[Record]):
     _raises_connect_errors = True
     _detects_nesting = False
-    _option_names = NAMES
+    _words = WORDS
     _warns_when_dropped = False  # an engine is seldom disposed of, and nobody expects it
 
     def __init__(self, driver: Driver[Record], config: PoolConfig, *, order: str) -> None:

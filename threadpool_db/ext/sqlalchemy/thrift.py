@@ -13,8 +13,9 @@ from typing import Any
 
 from sqlalchemy import exc
 
-from threadpool_db.drivers.base import IDLE, UNKNOWN, Driver
+from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver, TransactionState
 from threadpool_db.drivers.choose import Undecided
+from threadpool_db.drivers.pymysql import PyMySQL
 from threadpool_db.drivers.sqlite import Sqlite
 
 
@@ -56,12 +57,27 @@ class Thrift:
         state = driver.state(connection)
         if state is IDLE:
             return
+        if state is BUSY and fairy.is_detached:
+            return  # it is closed next, and an error would prevent that
+        refuse_busy(driver, state)
         if state is UNKNOWN:
             driver.adopt(connection)
         self.dialect.do_rollback(fairy)
         # in autocommit psycopg2's and sqlite3's rollback() does nothing, also to a transaction begun by hand
         if driver.state(connection) not in (IDLE, UNKNOWN):
             driver.rollback(connection)
+            if driver.state(connection) not in (IDLE, UNKNOWN):
+                raise exc.InvalidRequestError("it is still in a transaction after a rollback, and will be closed")
+
+
+def refuse_busy(driver: Driver[Any], state: TransactionState) -> None:
+    """Raise for a connection in the middle of a statement: SQLAlchemy then closes it. A rollback would wait for whoever
+    still reads from it, maybe for ever, or would be queued in a pipeline; and the next borrower would be in there too.
+
+    Of PyMySQL's what was not read yet is known to come, and its rollback reads it first.
+    """
+    if state is BUSY and not isinstance(driver, PyMySQL):
+        raise exc.InvalidRequestError("it was given back in the middle of a statement, and will be closed")
 
 
 def driver_of(connection: Any) -> Driver[Any] | None:
