@@ -94,7 +94,13 @@ def _reached_by(way: str, breakable: Callable[[str], Server]) -> Bank:
     name, _, tls = way.partition("-")
     driver = MODULES.get(name, name)
     pytest.importorskip(driver)
-    return Bank(Site(breakable("mariadb" if driver == "pymysql" else "postgresql"), tls=bool(tls), driver=driver))
+    return Bank(
+        Site(
+            breakable("mariadb" if driver == "pymysql" else "postgresql"),
+            tls=bool(tls),
+            driver="" if name in MODULES else name,
+        )
+    )
 
 
 @pytest.fixture(autouse=True)

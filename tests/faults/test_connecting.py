@@ -156,7 +156,7 @@ def guarded_bank(any_bank):
 def reload_rules(site, refuses):
     def refused():
         try:
-            site.module.connect(site.url()).close()
+            site.module.connect(site.url().replace("+psycopg", "")).close()
         except site.module.Error:
             return True
         return False

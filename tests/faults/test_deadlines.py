@@ -135,6 +135,7 @@ def fall_silent(bank: Bank, hole: FaultProxy) -> None:
         assert (pool.stats().expired, pool.stats().in_use) == (SIZE, 0)
         note("a borrower", max(overruns))
         note("a thread", ticker.longest)
+        hole.cut()  # or the naps that it has swallowed would begin now
         hole.set(mode="pass")
         assert_nothing_lost(bank, pool)
 
