@@ -221,11 +221,12 @@ class Bank:
 
 @dataclass(frozen=True)
 class Deed:
-    """One operation: when it was begun and over, and what it ended with."""
+    """One operation: when it was begun and over, what it ended with, and for how long its thread had the processor."""
 
     begun: float
     over: float
     error: BaseException | None
+    worked: float
 
 
 class Load:
@@ -259,13 +260,14 @@ class Load:
         dice = random.Random(number)
         while not self._stopping:
             error: BaseException | None = None
-            begun = time.monotonic()
+            begun, worked = time.monotonic(), time.thread_time()
             try:
                 self._bank.operate(self._pool, dice)
             except BaseException as failure:
                 error = failure.with_traceback(None)
+            deed = Deed(begun, time.monotonic(), error, time.thread_time() - worked)
             with self._changed:
-                self.deeds.append(Deed(begun, time.monotonic(), error))
+                self.deeds.append(deed)
                 self._changed.notify_all()
             if error is not None and self._breath:
                 time.sleep(self._breath)
@@ -297,6 +299,14 @@ class Load:
 
 
 # The check ------------------------------------------------------------------------------------------------------------
+
+
+def tried(pool: Any) -> BaseException | None:
+    try:
+        pool.execute("select 1")
+    except Exception as error:
+        return error
+    return None
 
 
 def meet_all(site: Site, pool: Any, size: int) -> dict[int, int]:

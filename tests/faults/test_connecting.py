@@ -21,7 +21,6 @@ from tests.faults.bank import (
     is_drivers,
     meet_all,
 )
-from tests.faults.bounds import Bounds
 from tests.faults.conftest import KINDS, MODULES
 from tests.servers import MariaDB, Postgres
 from threadpool_db import Backoff, ConnectFailed, PoolError, PoolTimeout, PoolUnavailable, create_pool
@@ -72,7 +71,6 @@ def test_a_full_server_is_met_by_each_pool_with_what_it_has_and_by_all_again_whe
             pool.execute("select 1")
         eventually(lambda: len(site.sessions()) == 2, "the third one's session is gone")
         taken = [strangers.checkout() for _ in range(LIMIT - 2)]
-        bounds = [Bounds(pool) for pool in (holding, other, without)]
 
         # the server says no, to whoever asks, and it is no word about his parameters
         for pool in (holding, other):
@@ -93,7 +91,6 @@ def test_a_full_server_is_met_by_each_pool_with_what_it_has_and_by_all_again_whe
             worst = max(worst, time.monotonic() - start)
         assert worst < 1.0
         assert [pool.stats().opened for pool in (holding, other, without)] == [1, 1, 1]
-        assert max(one.overrun for one in bounds) < 1.0  # to the split second: on a quieter server, in other cells
 
         for lease in taken[:7]:  # one stays: that makes ten with the three pools' nine
             lease.discard()
@@ -159,7 +156,7 @@ def guarded_bank(any_bank):
 def reload_rules(site, refuses):
     def refused():
         try:
-            site.module.connect(site.url()).close()
+            site.module.connect(site.url().replace("+psycopg", "")).close()
         except site.module.Error:
             return True
         return False

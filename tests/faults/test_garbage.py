@@ -16,7 +16,6 @@ import pytest
 
 from tests.drivers import ask
 from tests.faults.bank import SOON, Bank, Watcher, assert_nothing_lost, eventually
-from tests.faults.bounds import Bounds, kept
 from tests.faults.meddler import Lie, Meddler, babble, noise
 from threadpool_db import Backoff, PoolTimeout
 
@@ -47,9 +46,8 @@ def assert_the_next_is_served(pool: Any, seed: int) -> None:
             assert list(ask(connection, f"select {seed} + {n}")) == [(seed + n,)]
 
 
-def in_a_statement(bank: Bank, lie: Callable[[int], Lie], seed: int) -> float:
+def in_a_statement(bank: Bank, lie: Callable[[int], Lie], seed: int) -> None:
     with Meddler(bank.site.server.port) as wire, bank.site.pool(wire.port, **OWN) as pool:
-        bounds = Bounds(pool)
         with pool.checkout() as connection:
             ask(connection, "select 1")
             wire.garble(lie(seed))
@@ -57,15 +55,13 @@ def in_a_statement(bank: Bank, lie: Callable[[int], Lie], seed: int) -> float:
             wire.heal()
         assert_the_next_is_served(pool, seed)
         assert_nothing_lost(bank, pool)
-        return bounds.overrun
 
 
-def in_a_round_trip(bank: Bank, lie: Callable[[int], Lie], seed: int) -> float:
+def in_a_round_trip(bank: Bank, lie: Callable[[int], Lie], seed: int) -> None:
     """A rollback, and whatever else the pool says when a connection comes back, and the ping before the next use."""
     watcher = Watcher()
     options = {**OWN, "ping_after": 0, "reset": "always", "max_lease": None, "observers": [watcher]}
     with Meddler(bank.site.server.port) as wire, bank.site.pool(wire.port, **options) as pool:
-        bounds = Bounds(pool)
         with pool.checkout() as connection:
             ask(connection, "update account set balance = 0 where id = 1")
             wire.garble(lie(seed))
@@ -78,16 +74,14 @@ def in_a_round_trip(bank: Bank, lie: Callable[[int], Lie], seed: int) -> float:
         wire.heal()
         assert_the_next_is_served(pool, seed)
         assert_nothing_lost(bank, pool)
-        return bounds.overrun
 
 
-def in_a_connect(bank: Bank, lie: Callable[[int], Lie], seed: int) -> float:
+def in_a_connect(bank: Bank, lie: Callable[[int], Lie], seed: int) -> None:
     limit = bank.site.shortest_connect
     options = {**OWN, "timeout": 0.2, "connect_timeout": limit}
     with Meddler(bank.site.server.port) as wire, bank.site.pool(wire.port, **options) as pool:
         pool.execute("select 1", timeout=SOON)
         pool.recycle()
-        bounds = Bounds(pool)
         wire.garble(lie(seed))
         with pytest.raises(PoolTimeout):
             pool.checkout()
@@ -97,15 +91,11 @@ def in_a_connect(bank: Bank, lie: Callable[[int], Lie], seed: int) -> float:
         assert pool.stats().connect_failures >= 1
         assert_the_next_is_served(pool, seed)
         assert_nothing_lost(bank, pool)
-        return bounds.overrun
 
 
 @pytest.mark.parametrize("where", [in_a_statement, in_a_round_trip, in_a_connect])
-@pytest.mark.parametrize(
-    "seeds", [range(1), pytest.param(range(100, 112), marks=[pytest.mark.proof, pytest.mark.timeout(900)])]
-)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.proof) for seed in range(100, 112))])
 def test_garbage_instead_of_an_answer_reaches_nobody_but_who_asked(
-    driver_bank: Bank, lie: Callable[[int], Lie], where: Callable[..., float], seeds: range
+    driver_bank: Bank, lie: Callable[[int], Lie], where: Callable[..., None], seed: int
 ) -> None:
-    for seed in seeds:
-        kept(lambda seed=seed: where(driver_bank, lie, seed))  # type: ignore[misc]
+    where(driver_bank, lie, seed)

@@ -6,16 +6,15 @@ its connect limit reaches that far, and the slot is free when it has ended, not 
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from typing import Any
 
 import pytest
 
-from tests.faults.bank import SOON, Site, eventually, is_drivers, meet_all
-from tests.faults.bounds import Bounds, kept
+from tests.faults.bank import SOON, Bank, Site, eventually, is_drivers, meet_all, tried
 from tests.faults.meddler import Meddler
-from tests.faults.test_outage import tried
 from tests.scene import background, join
 from threadpool_db import Backoff, PoolTimeout
 
@@ -37,14 +36,16 @@ def places(site: Site) -> list[int]:
     return [0, first, first + 200, login]
 
 
-def stalled(site: Site, after: int, way: dict[str, Any]) -> float:
-    """One pool whose connects all stall there; seconds too long."""
+def stalled(bank: Bank, after: int, way: dict[str, Any]) -> None:
+    """One pool whose connects all stall there."""
+    site = bank.site
     limit = max(site.shortest_connect, 1.0)
     options = {"max_size": SIZE, "timeout": PATIENCE, "connect_timeout": limit, "backoff": Backoff(0.05, 0.1)}
     with Meddler(site.server.port) as wire, site.pool(wire.port, **options, **way) as pool:
         eventually(lambda: tried(pool) is None, "the server is met")
         pool.recycle()
-        bounds = Bounds(pool, connecting=0.0 if pool._config.background else limit)
+        eventually(lambda: pool.stats().total == 0, "it is closed, and so is what came too late")
+        opened = pool.stats().opened
         wire.stall(after)
         begun = time.monotonic()
         for one in [background(pool.checkout) for _ in range(WAITERS)]:
@@ -53,12 +54,13 @@ def stalled(site: Site, after: int, way: dict[str, Any]) -> float:
         assert time.monotonic() - begun < 2 * limit + 2.0
         stats = pool.stats()
         assert (stats.in_use, stats.waiting, stats.counts.opening, stats.counts.closing) == (0, 0, 0, 0)
-        assert stats.connect_failures >= 1 and stats.opened == stats.closures == 1
+        assert stats.connect_failures >= 1 and stats.opened == stats.closures == opened
         assert isinstance(stats.connect_error, TimeoutError) or is_drivers(site, stats.connect_error)
         wire.heal()
         meet_all(site, pool, SIZE)
         assert pool.stats().opened - pool.stats().closures == SIZE
-        return bounds.overrun
+        bank.transfer(pool, random.Random(after))
+        assert pool.stats().in_use == 0
 
 
 @pytest.mark.timeout(120)
@@ -67,10 +69,6 @@ def test_a_tls_handshake_that_stalls_holds_up_its_waiters_until_their_timeout_an
 ) -> None:
     site = tls_bank.site
     ways: list[dict[str, Any]] = [{"background": True}, {"background": False}]
-
-    def cell() -> float:
-        late = max(join(*[background(stalled, site, after, way) for after in places(site) for way in ways]))
-        eventually(lambda: not site.sessions(), "no session is left of all of them")
-        return float(late)
-
-    kept(cell)
+    join(*[background(stalled, tls_bank, after, way) for after in places(site) for way in ways])
+    eventually(lambda: not site.sessions(), "no session is left of all of them")
+    tls_bank.assert_balanced()

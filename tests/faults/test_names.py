@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 
 from tests.drivers import ask
-from tests.faults.bank import SOON, Site, Watcher, assert_nothing_lost, eventually, is_drivers, meet_all
-from tests.faults.bounds import Bounds, kept
-from tests.faults.test_black_hole import SLACK
-from tests.faults.test_outage import tried
+from tests.faults.bank import SOON, Site, Watcher, assert_nothing_lost, eventually, is_drivers, meet_all, tried
+from tests.faults.bounds import SLACK
 from tests.scene import background
 from threadpool_db import Backoff, PoolTimeout, PoolUnavailable
 from threadpool_db.testing import Latch
@@ -67,70 +65,60 @@ def test_while_a_name_is_unknown_whoever_is_in_goes_on_and_who_wants_in_is_told_
     site = driver_bank.site
     options = {"max_size": SIZE, "timeout": PATIENCE, "grace": GRACE, "backoff": STEPS, "configure": names.configure}
 
-    def cell() -> float:
-        with site.pool(**options) as pool:
-            sessions = meet_all(site, pool, 2)
-            bounds = Bounds(pool)
-            names.known = False
-            for _ in range(20):
-                assert pool.execute("select 1") == [(1,)]
-            with pool.checkout() as one, pool.checkout() as other:
-                for connection in (one, other):
-                    ask(connection, "select 1")
-                with pytest.raises(PoolTimeout) as told:
-                    pool.checkout()
-                assert is_drivers(site, told.value.__cause__)
-                assert "not known" in str(told.value.__cause__)
-            assert pool.stats().opened == 2
+    with site.pool(**options) as pool:
+        sessions = meet_all(site, pool, 2)
+        names.known = False
+        for _ in range(20):
+            assert pool.execute("select 1") == [(1,)]
+        with pool.checkout() as one, pool.checkout() as other:
+            for connection in (one, other):
+                ask(connection, "select 1")
+            with pytest.raises(PoolTimeout) as told:
+                pool.checkout()
+            assert is_drivers(site, told.value.__cause__)
+            assert "not known" in str(told.value.__cause__)
+        assert pool.stats().opened == 2
 
-            site.kill(*sessions)
-            eventually(lambda: isinstance(tried(pool), PoolUnavailable), "nobody is in, and it is known")
-            asked, begun, refused = names.asked, time.monotonic(), []
-            while time.monotonic() < begun + 0.5:
-                start = time.monotonic()
-                assert isinstance(tried(pool), PoolUnavailable)
-                refused.append(time.monotonic() - start)
-            assert min(refused) < SLACK
-            # once in each step, and the one that is under way
-            assert 1 <= names.asked - asked <= (time.monotonic() - begun) / STEPS.longest + 2
+        site.kill(*sessions)
+        eventually(lambda: isinstance(tried(pool), PoolUnavailable), "nobody is in, and it is known")
+        asked, begun, refused = names.asked, time.monotonic(), []
+        while time.monotonic() < begun + 0.5:
+            start = time.monotonic()
+            assert isinstance(tried(pool), PoolUnavailable)
+            refused.append(time.monotonic() - start)
+        assert min(refused) < SLACK
+        # once in each step, and the one that is under way
+        assert 1 <= names.asked - asked <= (time.monotonic() - begun) / STEPS.longest + 2
 
-            names.known = True
-            eventually(lambda: tried(pool) is None, "the name is known again")
-            assert_nothing_lost(driver_bank, pool)
-            return bounds.overrun
-
-    kept(cell)
+        names.known = True
+        eventually(lambda: tried(pool) is None, "the name is known again")
+        assert_nothing_lost(driver_bank, pool)
 
 
 def test_a_name_service_that_takes_its_time_holds_up_nobody_beyond_his_timeout(driver_bank: Any, names: Names) -> None:
     site = driver_bank.site
     options = {"max_size": SIZE, "max_connecting": 2, "timeout": PATIENCE, "backoff": STEPS, "connect_timeout": 0.2}
 
-    def cell() -> float:
-        watcher = Watcher()
-        with site.pool(**options, configure=names.configure, observers=[watcher]) as pool:
-            pool.execute("select 1", timeout=SOON)
-            bounds = Bounds(pool)
-            door = names.door = Latch()
-            with pool.checkout() as connection:
-                waiting = [background(pool.checkout) for _ in range(SIZE)]
-                door.wait_for(2)
-                for one in waiting:
-                    assert isinstance(one.exception(SOON), PoolTimeout)
-                ask(connection, "select 1")
-                # given up after connect_timeout, and still under way: it counts
-                stats = pool.stats()
-                assert stats.in_use == 1 and stats.counts.closing >= 2 and stats.total <= SIZE
-                assert isinstance(stats.connect_error, TimeoutError)
-                assert stats.connect_failures >= 2
-            assert pool.execute("select 1") == [(1,)]
-            door.open()
-            eventually(lambda: pool.stats().total == pool.stats().idle, "what came too late is closed")
-            names.door = None
+    watcher = Watcher()
+    with site.pool(**options, configure=names.configure, observers=[watcher]) as pool:
+        pool.execute("select 1", timeout=SOON)
+        door = names.door = Latch()
+        with pool.checkout() as connection:
+            waiting = [background(pool.checkout) for _ in range(SIZE)]
+            door.wait_for(2)
+            for one in waiting:
+                assert isinstance(one.exception(SOON), PoolTimeout)
+            ask(connection, "select 1")
+            # given up after connect_timeout, and still under way: it counts
             stats = pool.stats()
-            assert stats.opened == stats.closures + stats.total == watcher.seen["connected"]
-            assert stats.closures >= 2
-            assert_nothing_lost(driver_bank, pool)
-            return bounds.overrun
-
-    kept(cell)
+            assert stats.in_use == 1 and stats.counts.closing >= 2 and stats.total <= SIZE
+            assert isinstance(stats.connect_error, TimeoutError)
+            assert stats.connect_failures >= 2
+        assert pool.execute("select 1") == [(1,)]
+        door.open()
+        eventually(lambda: pool.stats().total == pool.stats().idle, "what came too late is closed")
+        names.door = None
+        stats = pool.stats()
+        assert stats.opened == stats.closures + stats.total == watcher.seen["connected"]
+        assert stats.closures >= 2
+        assert_nothing_lost(driver_bank, pool)
