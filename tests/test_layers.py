@@ -23,14 +23,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
         "core.alarm core.entry core.backoff core.outage core.overload core.sizing",
-        "core.freshness core.holding core.line core.reach core.stats",
+        "core.freshness core.holding core.line core.reach core.stats core.tokens",
         "core.due core.dialects core.failing core.keeping core.opening core.rules",
         "core.audit core.permits core.statement core.steering",
         "core.ledger",
     ),
     (
         "drivers.base drivers.sockets drivers.watching",
-        "drivers.client drivers.dbapi",
+        "drivers.client drivers.dbapi drivers.commands_pymysql",
         "drivers.postgresql drivers.watched_psycopg2 drivers.watched_psycopg drivers.watched_pymysql "
         "drivers.watched_sqlite",
         "drivers.psycopg2 drivers.psycopg drivers.pymysql drivers.sqlite",

@@ -144,10 +144,11 @@ class TestPeewee:
 
 
 class TestDocs:
-    def test_the_hand_written_dao_serves_many_threads(self, tmp_path: Path, policy: str) -> None:
-        with create_pool(f"sqlite:///{tmp_path}/dao.db", checkout=policy, max_size=3) as pool:
-            pool.execute("create table account (name text primary key, money int)")
-            accounts = example("dao").Accounts(pool.proxy())
+    def test_the_hand_written_dao_serves_many_threads(self, db: Db, policy: str) -> None:
+        with db.pool(checkout=policy, max_size=3) as pool:
+            pool.execute("drop table if exists account")
+            pool.execute("create table account (name varchar(9) primary key, money int)")
+            accounts = example("dao").Accounts(pool.proxy(), db.mark)
             accounts.open("ann", 100)
             accounts.open("bob", 0)
             pool.release()
@@ -165,6 +166,7 @@ class TestDocs:
             with pytest.raises(ValueError, match="does not have 51"):
                 accounts.transfer("ann", "bob", 51)
             assert (accounts.balance("ann"), accounts.balance("bob"), accounts.balance("cyd")) == (50, 50, None)
+            pool.execute("drop table account")
             pool.release()
             assert pool.stats().in_use == 0
 

@@ -368,6 +368,90 @@ def test_a_wrong_charset_is_still_an_error(connection: Any, driver: PyMySQL) -> 
     assert ask(connection, "select 1") == ((1,),)
 
 
+@pytest.fixture
+def admin(mariadb: MariaDB) -> Iterator[Any]:
+    login = {"host": mariadb.host, "port": mariadb.port, "user": "root", "ssl_disabled": True, "autocommit": True}
+    with closing(pymysql.connect(**login)) as connection:
+        yield connection
+
+
+def questions(admin: Any) -> int:
+    """How many commands the whole server has had, this one not."""
+    return int(ask(admin, "show global status like 'Questions'")[0][1]) - 1
+
+
+RESET, SET, INIT_DB, ROLLBACK = 1, 1, 1, 1
+
+
+@pytest.mark.parametrize(
+    ("options", "dirt", "expected"),
+    [
+        ("", say("set @a = 1"), RESET + SET),
+        ("&autocommit=true", say("set @a = 1"), RESET + SET),
+        ("&charset=latin1&collation=latin1_bin&sql_mode=ANSI", say("set @a = 1"), RESET + SET),
+        ("", say("set autocommit = 1"), RESET + SET),
+        ("", lambda connection: connection.set_character_set("latin1"), RESET + SET),
+        ("", say("select sets_user_variable()"), ROLLBACK + RESET + SET),
+        ("", clean("set @a = 1", "create temporary table used (a int)"), RESET + SET),
+        ("&init_command=set%20@b%3D7", say("set @a = 1"), RESET + SET + 1),
+        ("", say("use test"), RESET + INIT_DB + SET),
+        ("", clean("set @a = 1", "use test"), RESET + INIT_DB + SET),
+        ("", clean("set @a = 1", b"/*!50000use test*/"), RESET + INIT_DB + SET),
+        ("", clean("set @a = 1", "execute immediate concat('us', 'e test')"), RESET + INIT_DB + SET),
+        ("", clean("set @a = 1", f"select '{'x' * 5000}'"), ROLLBACK + RESET + INIT_DB + SET),
+        ("", lambda connection: say("set @a = 1")(connection) or connection.select_db("test"), RESET + INIT_DB + SET),
+    ],
+)
+def test_a_reset_takes_as_few_round_trips_as_can_be(
+    database: str, admin: Any, options: str, dirt: Callable[[Any], None], expected: int
+) -> None:
+    with create_pool(f"{database}?ssl=false{options}", max_size=1) as pool:
+        with pool.connection() as connection:
+            made, mode, number = session(connection), connection.get_autocommit(), connection.thread_id()
+            connection.rollback()
+        lease = pool.checkout()
+        dirt(lease.connection)
+        before = questions(admin)
+        lease.checkin()
+        assert questions(admin) - before - 1 == expected
+        with pool.connection() as connection:
+            assert (session(connection), connection.get_autocommit(), connection.thread_id()) == (made, mode, number)
+            connection.rollback()
+            say("select sets_user_variable()")(connection)
+            assert pool._upkeep.driver.dirtied(connection), "the server goes on telling"
+
+
+def test_after_a_reset_the_current_database_is_noticed_anew(database: str) -> None:
+    with create_pool(f"{database}?ssl=false", max_size=1) as pool:
+        for _ in range(2):
+            with pool.connection() as connection:
+                say("use test")(connection)
+            with pool.connection() as connection:
+                assert ask(connection, "select database()") == (("watched",),)
+                say("set @a = 1")(connection)
+
+
+@pytest.mark.parametrize("how", ["drop database own", "create or replace schema own"])
+@pytest.mark.parametrize("kind", ["url", "callable"])
+def test_a_database_that_is_dropped_and_made_again_is_there_for_the_next_borrower(
+    mariadb: MariaDB, admin: Any, kind: str, how: str
+) -> None:
+    def connect() -> Any:
+        return pymysql.connect(host=mariadb.host, port=mariadb.port, user="root", database="own", ssl_disabled=True)
+
+    ask(admin, "create database own")
+    with create_pool(mariadb.url.replace("/test", "/own?ssl=false") if kind == "url" else connect, max_size=1) as pool:
+        pool.execute(how)  # not refused outside of scopes: mostly it is about another one
+        if "drop" in how:
+            ask(admin, "create database own")
+        assert pool.execute("select database()") == [("own",)]
+        with pool.connection() as connection:
+            ask(connection, how)
+            ask(connection, "create database if not exists own")
+        assert pool.execute("select database()") == [("own",)]
+    ask(admin, "drop database own")
+
+
 def test_a_value_that_is_no_literal_is_judged_in_its_place(database: str) -> None:
     encoders = {**pymysql.converters.conversions, Raw: lambda value, mapping=None: value.sql}
     driver = driver_for(f"{database}?ssl=false", configure=lambda parameters: {**parameters, "conv": encoders})

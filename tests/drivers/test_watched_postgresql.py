@@ -143,6 +143,107 @@ def test_however_it_was_borrowed(pool: Pool, borrow: str) -> None:
     assert pool.stats().opened == 1
 
 
+@pytest.fixture
+def secret_settings(postgres: Postgres) -> Iterator[None]:
+    with closing(psycopg2.connect(postgres.url)) as admin, admin.cursor() as cursor:
+        admin.autocommit = True
+        cursor.execute(
+            "create function to_tokyo(local boolean) returns text language sql as "
+            "$$ select set_config('TimeZone', 'Asia/Tokyo', local) $$"
+        )
+        cursor.execute("create procedure tell_name() language plpgsql as $$ begin set application_name = 'x'; end $$")
+        yield
+        cursor.execute("drop function to_tokyo; drop procedure tell_name")
+
+
+TELLING_FUNCTION: dict[str, Callable[[Any], object]] = {
+    "in a select": lambda connection: connection.cursor().execute("select to_tokyo(false)"),
+    "in a write": lambda connection: connection.cursor().execute("create table told as select to_tokyo(false) as a"),
+    "in a block": lambda connection: connection.cursor().execute("do $$ begin perform to_tokyo(false); end $$"),
+    "with a value": lambda connection: connection.cursor().execute("select to_tokyo(%s)", (False,)),
+    "as bytes": lambda connection: connection.cursor().execute(b"select to_tokyo(false)"),
+    "of many": lambda connection: connection.cursor().executemany("select to_tokyo(%s)", [(False,), (False,)]),
+}
+
+
+@pytest.mark.parametrize("how", TELLING_FUNCTION)
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.usefixtures("secret_settings")
+def test_a_setting_that_a_function_changes_is_known_by_the_servers_report(
+    opener: Open, name: str, autocommit: bool, how: str
+) -> None:
+    pool = opener(name, autocommit=autocommit)
+    with pool.connection() as connection:
+        made = connection.info.parameter_status("TimeZone"), connection.info.backend_pid
+        TELLING_FUNCTION[how](connection)
+        if how == "in a write":
+            connection.cursor().execute("drop table told")
+        if not autocommit:
+            connection.commit()
+        assert connection.info.parameter_status("TimeZone") == "Asia/Tokyo"
+        assert not pool._upkeep.settled(connection, autocommit) and pool._upkeep.driver.dirtied(connection)
+    with pool.connection() as connection:
+        assert (connection.info.parameter_status("TimeZone"), connection.info.backend_pid) == made
+        assert pool._upkeep.settled(connection, autocommit)
+
+
+@pytest.mark.usefixtures("secret_settings")
+def test_a_function_that_leaves_nothing_causes_no_reset(
+    postgres: Postgres, name: str, proxy: Callable[[int], FaultProxy]
+) -> None:
+    via = proxy(postgres.port)
+    with create_pool(url_of(postgres, name, via.port), max_size=1, autocommit=True) as pool:
+        with pool.connection() as connection:
+            connection.cursor().execute("select to_tokyo(true)")
+            before = via.traffic.to_server
+            assert pool._upkeep.settled(connection, True) and not pool._upkeep.driver.dirtied(connection)
+            assert connection.left == 0, "looked at once"
+        with pool.connection() as connection:
+            connection.autocommit = False
+            connection.cursor().execute("select to_tokyo(false)")
+            connection.rollback()  # which takes it back, and the server says so
+            connection.autocommit = True
+            assert pool._upkeep.settled(connection, True)
+            before = via.traffic.to_server
+        assert via.traffic.to_server == before
+
+
+def test_who_calls_nothing_unknown_is_asked_nothing(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver: Any = pool._upkeep.driver
+    with pool.connection() as connection:
+        monkeypatch.setattr(driver, "reported", lambda connection: pytest.fail("looked"))
+        connection.cursor().execute("select now(), count(*) from pg_class where oid in (1, 2)")
+        connection.cursor().execute("set local timezone = 'Asia/Tokyo'")
+        connection.commit()
+        assert pool._upkeep.settled(connection, False)
+
+
+def test_what_a_reset_does_not_undo_costs_the_connection(opener: Open, name: str) -> None:
+    pool = opener(name)
+    with pool.connection() as connection:
+        pid = connection.info.backend_pid
+        connection.cursor().execute("select setseed(0.5)")
+        connection.commit()
+    with pool.connection() as connection:
+        assert connection.info.backend_pid != pid
+        cursor = connection.cursor()
+        cursor.execute("select random()")
+        assert cursor.fetchone()[0] != pytest.approx(0.985167717)
+
+
+def test_a_connection_of_dblink_is_not_there_for_the_next_borrower(postgres: Postgres, opener: Open, name: str) -> None:
+    pool = opener(name, autocommit=True)
+    with pool.connection() as connection:
+        connection.cursor().execute("create extension dblink")
+        to = f"host=127.0.0.1 port={postgres.port} user=postgres dbname=postgres"
+        connection.cursor().execute("select dblink_connect('x', %s)", (to,))
+    with pool.connection() as connection:
+        cursor = connection.cursor()
+        cursor.execute("select dblink_get_connections()")
+        assert cursor.fetchone()[0] is None
+        cursor.execute("drop extension dblink")
+
+
 def test_what_a_thread_keeps_keeps_its_state_until_the_scope_ends(opener: Open, name: str) -> None:
     pool = opener(name, checkout="thread")
     with pool.scope():

@@ -14,7 +14,7 @@ No grammar: only the first words of a statement, and pairs of neighbours. No lit
 Decisions. ``nextval`` is clean, as every insert into a serial column calls it; ``currval`` is the question.
 ``asks_session`` is what only makes sense after an earlier statement of the same session, ``UNLOCK TABLES`` and
 ``FETCH`` too; where an insert stands before the question in one text, the text answers itself.
-A bare ``PRAGMA name`` only reads, and ``DO`` in MySQL is judged like any other that may do anything.
+A bare ``PRAGMA name`` only reads; ``DO`` is in MySQL a SELECT without rows, in PostgreSQL a block, which is read.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from itertools import product
 from typing import NamedTuple
 
 from threadpool_db.core.dialects import DIALECTS
-from threadpool_db.core.dialects.words import EXPLAINED, NOTHING, Dialect, Finding, clean, is_stored
+from threadpool_db.core.dialects.strangers import may_be_strange
+from threadpool_db.core.dialects.words import EXPLAINED, NOTHING, UNKNOWN, Dialect, Finding, clean, is_stored
+from threadpool_db.core.tokens import cut, reading
 
-_LONGEST_REMEMBERED = 4096  # characters: a text with its values written into it would only push others out
+LONGEST_REMEMBERED = 4096  # characters: a text with its values written into it would only push others out
 
 
 class Judgement(NamedTuple):
@@ -38,13 +40,15 @@ class Judgement(NamedTuple):
     begins: bool = False  # leaves a transaction open that it began by hand
     ends: bool = False  # has ended a transaction by hand
     asks_session: bool = False  # needs what an earlier statement left in this very session
-    unknown: bool = False  # dirty only because its verb is not known
+    unknown: bool = False  # dirty only because its verb, or what it is about, is not known
     why: str = ""  # the words that name it in a message: "SET search_path", "LAST_INSERT_ID"
+    lasting: bool = False  # dirty, and what it leaves outlives the database's own reset
+    strange: bool = False  # calls a function that nobody here knows (asked of PostgreSQL's statements alone)
 
 
 def judge(sql: str | bytes, dialect: str) -> Judgement:
     """Judge one text. ``dialect``: "postgresql", "mysql" (MariaDB too), "sqlite", or "" for who knows which."""
-    return _remembered(sql, dialect) if len(sql) <= _LONGEST_REMEMBERED else _judge(sql, dialect)
+    return _remembered(sql, dialect) if len(sql) <= LONGEST_REMEMBERED else _judge(sql, dialect)
 
 
 def _judge(sql: str | bytes, dialect: str) -> Judgement:
@@ -56,7 +60,7 @@ def _judge(sql: str | bytes, dialect: str) -> Judgement:
     verdicts = []
     whole = False  # is there a reading in which every quote ends?
     for pattern in _readings(text, rules):
-        tokens = _tokens(pattern, text, rules.openings)
+        tokens = cut(pattern, text, rules.openings)
         whole = whole or rules.openings.isdisjoint(tokens[-1:])
         verdicts.append(_verdict(tokens, rules))
     if not whole:
@@ -70,7 +74,7 @@ _PLAIN_VERBS = {
     name: frozenset(verb for verb, rules in dialect.verbs.items() if set(rules) == {clean})
     for name, dialect in DIALECTS.items()
 }
-_MARKS = re.compile(r";|@|:=|U&\"", re.IGNORECASE)
+_MARKS = re.compile(r";|@|:=|U&\"|PG_TEMP_", re.IGNORECASE)
 
 
 def _plain(text: str, dialect: str) -> bool:
@@ -83,6 +87,7 @@ def _plain(text: str, dialect: str) -> bool:
         and upper.lstrip().startswith(words[0])
         and DIALECTS[dialect].suspects.isdisjoint(words)
         and not _MARKS.search(text)
+        and not (DIALECTS[dialect].strange and may_be_strange(upper))
     )
 
 
@@ -90,9 +95,9 @@ _remembered = functools.lru_cache(maxsize=1024)(_judge)
 
 
 def _any(verdicts: list[Judgement]) -> Judgement:
-    dirty, begins, ends, asks_session = (any(flags) for flags in list(zip(*verdicts, strict=True))[:4])
+    dirty, begins, ends, asks_session, _, _, lasting, strange = (any(flags) for flags in zip(*verdicts, strict=True))
     worst = max(verdicts, key=lambda verdict: (verdict.dirty, verdict.asks_session))
-    return Judgement(dirty, begins, ends, asks_session, worst.unknown, worst.why)
+    return Judgement(dirty, begins, ends, asks_session, worst.unknown, worst.why, lasting, strange)
 
 
 def _readings(text: str, rules: Dialect) -> Iterator[re.Pattern[str]]:
@@ -100,49 +105,7 @@ def _readings(text: str, rules: Dialect) -> Iterator[re.Pattern[str]]:
     backslashes = (False, True) if "\\" in text else (False,)
     codes = (False, True) if "/*!" in text or "/*M!" in text else (False,)
     for dialect, backslash, code in product(rules.readings, backslashes, codes):
-        yield _pattern(dialect, backslash, code)
-
-
-# Cutting into tokens --------------------------------------------------------------------------------------------------
-
-# Servers take every byte above ASCII for a letter, unlike Python's \w and \s. These sets leave out what is none.
-_LETTER = r"[^\x00-@\[-^`{-\x7f]"
-_WORD = rf"{_LETTER}[^\x00-#%-/:-@\[-^`{{-\x7f]*"
-_PLAIN, _ESCAPED = "'[^']*'", r"'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'"  # a doubled quote makes two plain ones, side by side
-
-
-def _nested(levels: int) -> str:
-    inner = rf"|{_nested(levels - 1)}" if levels else ""
-    return rf"/\*[^*/]*(?:(?:\*(?!/)|/(?!\*){inner})[^*/]*)*\*/"
-
-
-@functools.cache
-def _pattern(dialect: str, backslash: bool, code: bool) -> re.Pattern[str]:
-    string = _ESCAPED if backslash else _PLAIN
-    if dialect == "postgresql":
-        gaps = [r"--[^\n\r]*", _nested(3)]
-        dollars = rf"(\$(?:{_LETTER}[^\x00-/:-@\[-^`{{-\x7f]*)?\$).*?\2"
-        tokens = [rf"[eE]{_ESCAPED}", string, r"[uU]&(?=\")", r'"[^"]*"', dollars, r"\$\d+"]
-    elif dialect == "mysql":
-        # two minus signs are a comment only before a blank: 5--1 is 6
-        gaps = [r"--(?=[\x00-\x20\x7f]|\Z)[^\n]*", r"\#[^\n]*"]
-        gaps += [r"/\*M?!\d*", r"\*/", r"/\*(?!M?!).*?\*/"] if code else [r"/\*.*?\*/"]
-        tokens = [string, string.replace("'", '"'), "`[^`]*`", "@@|:="]
-    else:
-        gaps = [r"--[^\n]*", r"/\*.*?(?:\*/|\Z)"]
-        tokens = ["'[^']*'", '"[^"]*"', "`[^`]*`", r"\[[^\]]*\]"]
-    kept = "|".join([*tokens, r"/\*", _WORD, r"\d+", r"[^\s\w]"])
-    return re.compile(rf"{'|'.join(gaps)}|({kept})", re.ASCII | re.DOTALL)
-
-
-def _tokens(pattern: re.Pattern[str], text: str, openings: frozenset[str]) -> list[str]:
-    tokens = []
-    for found in pattern.finditer(text):
-        if token := found[1]:
-            tokens.append(token.upper())
-            if token in openings:
-                break  # a server that reads it like this gets no further
-    return tokens
+        yield reading(dialect, backslash, code)
 
 
 # Judging ------------------------------------------------------------------------------------------------------------
@@ -153,23 +116,23 @@ _ANSWERING = frozenset(
 )
 
 
-_UNKNOWN = "?"
-
-
 def _verdict(tokens: list[str], rules: Dialect) -> Judgement:
     """All statements of one text together."""
     dirty = asks = ""
-    begins = ends = answered = False
+    begins = ends = answered = lasting = strange = False
     for statement in _statements(tokens):
         found = _finding(statement, rules)
         dirty = dirty or found.dirty
+        lasting = lasting or found.lasting
+        strange = strange or (rules.strange is not None and rules.strange(statement))
         if not answered:
             asks = asks or found.asks
             answered = not _ANSWERING.isdisjoint(statement)
         ends = ends or found.ends
         begins = found.begins or (begins and not found.ends)
-    unknown = dirty.removeprefix(_UNKNOWN) if dirty.startswith(_UNKNOWN) else ""
-    return Judgement(bool(dirty), begins, ends, bool(asks), bool(unknown), unknown or dirty or asks)
+    unknown = dirty.removeprefix(UNKNOWN) if dirty.startswith(UNKNOWN) else ""
+    why = unknown or dirty or asks
+    return Judgement(bool(dirty), begins, ends, bool(asks), bool(unknown), why, lasting, strange)
 
 
 def _statements(tokens: list[str]) -> Iterator[list[str]]:
@@ -210,7 +173,7 @@ def _finding(tokens: list[str], rules: Dialect) -> Finding:
     inner = _executed(tokens)
     known = rules.verbs.get(inner[0])
     if known is None:
-        return Finding(dirty=_UNKNOWN + (inner[0] if inner[0].isidentifier() else "an unknown statement"))
+        return Finding(dirty=UNKNOWN + (inner[0] if inner[0].isidentifier() else "an unknown statement"))
     found = NOTHING
     for rule in known:
         found = found.and_also(rule(inner))

@@ -9,6 +9,7 @@ from typing import Any
 
 from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN, C
 from threadpool_db.drivers.client import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Client
+from threadpool_db.drivers.watching import LASTING, PERHAPS, SESSION
 
 #: by libpq's PGTransactionStatusType; a closed connection's is the last
 STATES = (IDLE, BUSY, OPEN, FAILED, UNKNOWN)
@@ -24,6 +25,11 @@ _BUSY = (
     "too many clients",
     "slots are reserved",
 )
+#: what the server reports by itself whenever it changes, by whatever means, as far as a session can change it
+REPORTED = (
+    "search_path", "TimeZone", "DateStyle", "IntervalStyle", "client_encoding", "application_name",
+    "session_authorization", "is_superuser", "default_transaction_read_only", "standard_conforming_strings",
+)  # fmt: skip
 _LONGEST_TIMEOUT = 2**31 - 1  # libpq's is an int
 
 #: its arguments are the process id and the least age in seconds
@@ -59,6 +65,26 @@ class Postgresql(Client[C]):
         """Does the server end the session with an error of this SQLSTATE?"""
         code = code or ""
         return isinstance(error, self._module.Error) and (code.startswith(("08", "57P0")) or code in _HANGS_UP)
+
+    # A function that nobody knows was called: what it has set, as far as the server reports it, is here already. To
+    # look at all of it costs some microseconds, which only those pay who have called one.
+
+    def reported(self, connection: C) -> tuple[Any, ...]:
+        """Local: what the server has reported last."""
+        raise NotImplementedError
+
+    def found(self, connection: Any) -> int:
+        """Local: the connection's mark, once it is known whether something perhaps was left. In no transaction."""
+        left: int = connection.left
+        if left & PERHAPS:
+            changed = connection.noted is not None and self.reported(connection) != connection.noted
+            left = connection.left = left & ~PERHAPS | SESSION * changed
+        return left
+
+    def refuse_lasting(self, connection: Any) -> None:
+        """An error where DISCARD ALL would not take away what was left; the pool closes the connection then."""
+        if connection.left & LASTING:
+            raise self._module.InterfaceError("DISCARD ALL does not undo what was done in this session")
 
     # By what the session does by default, and never by the client's own attributes: those are words of the BEGIN that
     # the client sends, so that in autocommit, or after a BEGIN written by hand, nothing would hold (and psycopg2, on

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpool_db.drivers.base import BUSY, IDLE, UNKNOWN, Driver, TransactionState
 from threadpool_db.drivers.client import as_bool
-from threadpool_db.drivers.postgresql import END_SESSION, STATES, TRANSACTION_IDLE, Postgresql
+from threadpool_db.drivers.postgresql import END_SESSION, REPORTED, STATES, TRANSACTION_IDLE, Postgresql
 from threadpool_db.drivers.sockets import Socket, poll_socket
 from threadpool_db.drivers.watched_psycopg import FACTORIES, SETTINGS, watched
 from threadpool_db.drivers.watching import OURS, SESSION
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 _THRESHOLD = 5  # psycopg's own: what was run so often is prepared
+_REPORTED = tuple(name.encode() for name in REPORTED)
 
 
 class Psycopg(Postgresql["Connection[Any]"]):
@@ -145,7 +146,7 @@ class Psycopg(Postgresql["Connection[Any]"]):
             and connection._autocommit is autocommit
             and connection._pipeline is None
             and not (connection._num_transactions or connection._tpc or connection.lock.locked())
-            and not (self._watches and connection.left)  # type: ignore[attr-defined]
+            and not (self._watches and connection.left and self.found(connection))  # type: ignore[attr-defined]
         )
 
     def watch(self, connection: Any) -> None:
@@ -154,15 +155,20 @@ class Psycopg(Postgresql["Connection[Any]"]):
         if not hasattr(connection, "heard"):
             connection.__class__ = self._watched.connections(type(connection)) or type(connection)
         self._begin_afresh(connection)
+        if hasattr(connection, "heard"):
+            connection.noted = self.reported(connection)
+
+    def reported(self, connection: Connection[Any]) -> tuple[Any, ...]:
+        return tuple(map(connection.pgconn.parameter_status, _REPORTED))
 
     def dirtied(self, connection: Any) -> bool:
-        return self._watches and bool(connection.left & SESSION)
+        return self._watches and bool(self.found(connection) & SESSION)
 
     def put_back(self, connection: Any) -> bool:
         if connection.left & OURS:
             left = connection.left
             self._begin_afresh(connection)
-            connection.left |= left & SESSION
+            connection.left |= left & ~OURS
         return False
 
     def _begin_afresh(self, connection: Any) -> None:
@@ -196,6 +202,7 @@ class Psycopg(Postgresql["Connection[Any]"]):
         connection.rollback()
 
     def reset(self, connection: Connection[Any]) -> None:
+        self.refuse_lasting(connection)
         connection.rollback()
         connection.autocommit = True
         connection._prepared.clear()  # as psycopg does after its own ROLLBACK; 3.2 would not notice a DISCARD ALL

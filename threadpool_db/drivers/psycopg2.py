@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpool_db.drivers.base import IDLE, UNKNOWN, TransactionState
 from threadpool_db.drivers.client import as_bool
-from threadpool_db.drivers.postgresql import END_SESSION, STATES, TRANSACTION_IDLE, Postgresql
+from threadpool_db.drivers.postgresql import END_SESSION, REPORTED, STATES, TRANSACTION_IDLE, Postgresql
 from threadpool_db.drivers.sockets import Socket, poll_socket
 from threadpool_db.drivers.watched_psycopg2 import watched
 from threadpool_db.drivers.watching import OURS, SESSION
@@ -124,7 +124,7 @@ class Psycopg2(Postgresql["Connection"]):
             connection.get_transaction_status() == TRANSACTION_IDLE
             and connection.status == _READY
             and connection.autocommit is autocommit
-            and not (self._watches and connection.left)  # type: ignore[attr-defined]
+            and not (self._watches and connection.left and self.found(connection))  # type: ignore[attr-defined]
         )
 
     def _settled_foreign(self, connection: Connection, autocommit: bool | None) -> bool:
@@ -154,6 +154,10 @@ class Psycopg2(Postgresql["Connection"]):
         """Clean from here on. Of cursors that cannot be made to listen nobody knows."""
         made = connection.made_factory
         connection.left = 0 if made is None or hasattr(made, "heard") else SESSION
+        connection.noted = self.reported(connection)
+
+    def reported(self, connection: Connection) -> tuple[Any, ...]:
+        return tuple(map(connection.get_parameter_status, REPORTED))
 
     def put_back(self, connection: Any) -> bool:
         if isinstance(connection, self._watched.connection):
@@ -168,7 +172,7 @@ class Psycopg2(Postgresql["Connection"]):
 
     def dirtied(self, connection: Any) -> bool:
         if isinstance(connection, self._watched.connection):
-            return bool(connection.left & SESSION)
+            return bool(self.found(connection) & SESSION)
         if not self._watches or (
             connection.cursor_factory is self._factory
             and connection.isolation_level is self._made[0]
@@ -201,6 +205,8 @@ class Psycopg2(Postgresql["Connection"]):
                 otherwise()  # and believes to have begun another one for our statement
 
     def reset(self, connection: Connection) -> None:
+        if isinstance(connection, self._watched.connection):
+            self.refuse_lasting(connection)
         if connection.autocommit:
             self.rollback(connection)  # psycopg2's reset() knows of no hand-written BEGIN, and DISCARD ALL would fail
         connection.reset()  # out of autocommit; ABORT where psycopg2 began; then DISCARD ALL

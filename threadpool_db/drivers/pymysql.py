@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pymysql.connections import Connection  # noqa: F401
 
 _IN_TRANSACTION, _AUTOCOMMIT = 1, 2
-_COM_RESET_CONNECTION = 0x1F
+_COM_QUERY, _COM_RESET_CONNECTION = 3, 0x1F
 _UNKNOWN_COMMAND = 1047
 _NO_SUCH_THREAD = 1094
 #: of the server's own errors (1000 to 1999) those about itself: no memory, too many connections, no thread, shutdown
@@ -81,6 +81,7 @@ class PyMySQL(Client["Connection[Any]"]):
         connection._made = (
             connection.charset,
             getattr(connection, "collation", None),  # PyMySQL 1.1 and newer
+            connection.encoding,
             connection.get_autocommit(),
             connection.cursorclass,
         )
@@ -184,18 +185,15 @@ class PyMySQL(Client["Connection[Any]"]):
                 self.can_reset = False  # a server before MySQL 5.7.3, MariaDB 10.2.4: the pool closes instead
             raise
         # It forgets what PyMySQL sent after the login, and keeps the database that a USE has chosen.
-        charset, collation, autocommit, connection.cursorclass = connection._made
-        connection.set_character_set(charset, *([collation] if collation else []))
-        if connection.db:
+        *told, connection.cursorclass = connection._made
+        if connection.db and (getattr(connection, "moved", True) or not watched):
             connection.select_db(connection.db)
-        with connection.cursor(self._module.cursors.Cursor) as cursor:
-            if connection.sql_mode is not None:
-                cursor.execute("SET sql_mode=%s", (connection.sql_mode,))
-            if connection.init_command is not None:
-                cursor.execute(connection.init_command)
-        connection.autocommit(autocommit)
+        _tell_again(connection, *told)
+        if connection.init_command is not None:
+            self.run(connection, connection.init_command)
+            connection.autocommit(told[-1])
         if watched:
-            connection.left = False
+            connection.left = connection.moved = False
 
     def run(self, connection: Any, sql: str) -> None:
         with connection.cursor(self._module.cursors.Cursor) as cursor:
@@ -247,6 +245,17 @@ class PyMySQL(Client["Connection[Any]"]):
     def address(self) -> Hashable:
         given = self._parameters
         return given.get("unix_socket") or (given.get("host") or "localhost", given.get("port") or 3306)
+
+
+def _tell_again(connection: Any, charset: str, collation: str | None, encoding: str, autocommit: bool) -> None:
+    """What PyMySQL told the server after the login, in one statement instead of up to three."""
+    words = [f"NAMES {charset}" + (f" COLLATE {collation}" if collation else ""), f"autocommit = {int(autocommit)}"]
+    if connection.sql_mode is not None:
+        words.append(f"sql_mode = {connection.escape(connection.sql_mode)}")
+    connection.charset, connection.collation, connection.encoding = charset, collation, encoding
+    connection.autocommit_mode = autocommit
+    connection._execute_command(_COM_QUERY, f"SET {', '.join(words)}")
+    connection._read_ok_packet()
 
 
 def _keep_alive(sock: Any) -> None:

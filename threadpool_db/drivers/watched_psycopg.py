@@ -10,8 +10,7 @@ import functools
 from sys import _getframe as getframe
 from typing import Any, NamedTuple
 
-from threadpool_db.core.statement import judge
-from threadpool_db.drivers.watching import OURS, SESSION, has_own, variant
+from threadpool_db.drivers.watching import OURS, SESSION, has_own, left_by, variant
 
 _SENDS = ("execute", "executemany", "stream", "copy")
 FACTORIES = ("cursor_factory", "server_cursor_factory")
@@ -43,8 +42,8 @@ def watched() -> Watched:
                 query = query.as_bytes(cursor)
             elif not isinstance(query, (str, bytes)):
                 query = "?"  # a template string, or what psycopg will refuse
-        if judge(query, "postgresql").dirty:
-            cursor.connection.left |= SESSION
+        if left := left_by(query):
+            cursor.connection.left |= left
 
     execute = psycopg.Cursor.execute
 
@@ -55,8 +54,8 @@ def watched() -> Watched:
             # hear(), without the calls in the common case
             if type(query) is not str:
                 hear(self, query)
-            elif judge(query, "postgresql").dirty:
-                self._conn.left |= SESSION  # type: ignore[attr-defined]
+            elif left := left_by(query):
+                self._conn.left |= left  # type: ignore[attr-defined]
             return execute(self, query, params, **options)
 
         def executemany(self, query: Any, *args: Any, **options: Any) -> None:
@@ -127,6 +126,7 @@ def watched() -> Watched:
             __module__, __qualname__, __doc__ = kind.__module__, kind.__qualname__, kind.__doc__
             heard = kind
             left: int
+            noted: Any = None  # what the server had reported when the watch began
 
             def __setattr__(self, name: str, value: Any) -> None:
                 if name in _ATTRIBUTES:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from threadpool_db.core.statement import judge
-from threadpool_db.drivers.watching import OURS, SESSION, has_own, variant
+from threadpool_db.drivers.watching import OURS, SESSION, has_own, left_by, variant
 
 _SENDS = ("execute", "executemany", "callproc", "copy_expert")
 
@@ -33,10 +32,10 @@ def watched() -> Watched:
     base: Any = extensions.cursor
     execute, executemany, callproc, copy_expert = (getattr(base, name) for name in _SENDS)
 
-    def soil(connection: Any) -> None:
+    def soil(connection: Any, left: int) -> None:
         if isinstance(connection, Connection):
-            connection.left |= SESSION
-        else:
+            connection.left |= left
+        elif left & SESSION:
             factory = connection.cursor_factory
             connection.cursor_factory = getattr(factory, "heard", factory)
 
@@ -47,8 +46,8 @@ def watched() -> Watched:
                 query = query.as_string(cursor)
             elif not isinstance(query, (str, bytes)):
                 query = "?"  # psycopg2 will refuse it
-        if judge(query, "postgresql").dirty or cursor.withhold:
-            soil(cursor.connection)
+        if left := left_by(query) | (SESSION if cursor.withhold else 0):
+            soil(cursor.connection, left)
 
     class Cursor(extensions.cursor):
         __slots__ = ()
@@ -57,8 +56,8 @@ def watched() -> Watched:
             # hear(), without the calls in the common case
             if type(query) is not str:
                 hear(self, query)
-            elif judge(query, "postgresql").dirty or self.withhold:
-                soil(self.connection)
+            elif (left := left_by(query)) or self.withhold:
+                soil(self.connection, left | (SESSION if self.withhold else 0))
             return execute(self, query, vars)  # type: ignore[no-any-return]
 
         def executemany(self, query: Any, vars_list: Any) -> None:
@@ -112,6 +111,7 @@ def watched() -> Watched:
     class Connection(extensions.connection):
         left = 0
         made_factory: Any = None
+        noted: Any = None  # what the server had reported when the watch began
 
         def cursor(
             self, name: Any = None, cursor_factory: Any = None, withhold: Any = False, scrollable: Any = None

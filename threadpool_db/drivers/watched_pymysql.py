@@ -29,8 +29,8 @@ import re
 from typing import Any
 
 from threadpool_db.core.statement import judge
+from threadpool_db.drivers.commands_pymysql import harmless, may_move
 
-_COM_INIT_DB, _COM_QUERY, _COM_FIELD_LIST, _COM_STATISTICS, _COM_PING = 2, 3, 4, 9, 14
 _AUTOCOMMIT = 2
 _STATE_CHANGED = 0x4000
 _SESSION_TRACK = 1 << 23
@@ -61,6 +61,8 @@ def telling(kind: type, contexts: dict[str, Any], module: Any) -> type:
         tracks = False
         #: whether the values written into a text are all PyMySQL's own literals
         quotes = True
+        #: whether the session may be in another database than at first, or in none
+        moved = False
 
         def _read_query_result(self, unbuffered: bool = False) -> Any:
             told, self.told = self.told, False
@@ -101,7 +103,7 @@ def telling(kind: type, contexts: dict[str, Any], module: Any) -> type:
             stock = module.converters.encoders
             encoders = getattr(self, "encoders", {})
             self.quotes = all(stock.get(kind) is encoder for kind, encoder in encoders.items())
-            self.left, self.hears = False, True
+            self.left, self.hears, self.moved = False, True, False
 
         def leave(self) -> None:
             """A statement left something: nothing more needs to be heard until the reset."""
@@ -117,11 +119,14 @@ def telling(kind: type, contexts: dict[str, Any], module: Any) -> type:
         def _execute_command(self, command: int, sql: Any) -> Any:
             if self.hears:
                 sql = self._hear(command, sql)
+            elif self.left is True and not self.moved:
+                self.moved = may_move(command, sql)
             return super()._execute_command(command, sql)
 
         def _hear(self, command: int, sql: Any) -> Any:
-            if self.left is not None and not _harmless(command, sql, self.db):
+            if self.left is not None and not harmless(command, sql, self.db):
                 self.leave()
+                self.moved = self.moved or may_move(command, sql)
             if self.tracks and isinstance(sql, str) and sql.startswith("SET NAMES "):
                 sql += _TRACK
             return sql
@@ -170,18 +175,6 @@ def telling(kind: type, contexts: dict[str, Any], module: Any) -> type:
 
     Telling.__qualname__ = "Telling"
     return Telling
-
-
-def _harmless(command: int, sql: Any, database: Any) -> bool:
-    if command == _COM_QUERY:
-        return not judge(sql if isinstance(sql, str) else bytes(sql), "mysql").dirty
-    if command == _COM_INIT_DB:
-        return bool(_encoded(sql) == _encoded(database))  # nothing has moved it yet, or nobody would ask
-    return command in (_COM_PING, _COM_STATISTICS, _COM_FIELD_LIST)
-
-
-def _encoded(name: Any) -> Any:
-    return name.encode() if isinstance(name, str) else name
 
 
 def _tracked(module: Any) -> type:

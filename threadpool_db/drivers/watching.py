@@ -9,12 +9,30 @@ Not heard: what reaches the module's class some third way, and what a parameter 
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterable
 from typing import Any
 
+from threadpool_db.core.statement import LONGEST_REMEMBERED, judge
+
 #: what is left, as a number: 0 is nothing. OURS is on our side of the socket, and can be put back without a round trip.
 OURS, SESSION = 1, 2
+#: a function that nobody knows was called, and may have set something; what was left outlives a reset
+PERHAPS, LASTING = 4, 8
+
+
+def left_by(sql: str | bytes) -> int:
+    """What a statement leaves in PostgreSQL, as such a number. In the path of each one: a look into a table."""
+    return _remembered(sql) if len(sql) <= LONGEST_REMEMBERED else _left_by(sql)
+
+
+def _left_by(sql: str | bytes) -> int:
+    judged = judge(sql, "postgresql")
+    return judged.dirty * SESSION | judged.lasting * LASTING | judged.strange * PERHAPS
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_left_by)
 
 
 def variant(kind: Any, below: type, above: tuple[type, ...] = ()) -> Any:

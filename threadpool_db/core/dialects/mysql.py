@@ -7,10 +7,13 @@ from itertools import pairwise
 from threadpool_db.core.dialects.words import (
     ALIKE,
     NOTHING,
+    UNKNOWN,
     Dialect,
     Finding,
     asks,
     calls,
+    clean,
+    create,
     dirty,
     dirty_by_name,
     name_at,
@@ -18,12 +21,16 @@ from threadpool_db.core.dialects.words import (
     verbs,
 )
 
+_SERVERS_OWN = frozenset(("GLOBAL", "PERSIST", "PERSIST_ONLY"))
+
 
 def _set_mysql(tokens: list[str]) -> Finding:
     """Everything stays, SET LOCAL and SET TRANSACTION too, but what is set in the server alone."""
     names = [token for token in tokens[1:] if token not in ("@@", "SESSION", "LOCAL")]
-    elsewhere = names[:1] and names[0] in ("GLOBAL", "PERSIST", "PERSIST_ONLY", "PASSWORD")
-    if (elsewhere or names[:2] == ["DEFAULT", "ROLE"]) and "," not in tokens:
+    if "," not in tokens and names[:1] and (names[0] == "PASSWORD" or names[:2] == ["DEFAULT", "ROLE"]):
+        return NOTHING
+    plain = [token for token in tokens if token != "@@"]
+    if all(following in _SERVERS_OWN for token, following in pairwise([*plain, ""]) if token in ("SET", ",")):
         return NOTHING
     if names[:1] == ["@"]:
         return Finding(dirty=f"SET @{name_at(names, 1).strip()}")
@@ -52,7 +59,24 @@ def _xa(tokens: list[str]) -> Finding:
 
 
 def _drop_mysql(tokens: list[str]) -> Finding:
-    return Finding(dirty="DROP PREPARE") if tokens[1:2] == ["PREPARE"] else NOTHING
+    return Finding(dirty="DROP PREPARE") if tokens[1:2] == ["PREPARE"] else _database(tokens)
+
+
+def _create_mysql(tokens: list[str]) -> Finding:
+    return _database([tokens[0], *tokens[3:]]) if tokens[1:3] == ["OR", "REPLACE"] else NOTHING
+
+
+def _database(tokens: list[str]) -> Finding:
+    """It may be the session's own, no text says so: after DROP and CREATE OR REPLACE the session is in no database any
+    more, and ALTER changes its ``@@character_set_database``."""
+    if tokens[1:2] in (["DATABASE"], ["SCHEMA"]):
+        return Finding(dirty=f"{UNKNOWN}{tokens[0]} {tokens[1]}")
+    return NOTHING
+
+
+def _backup(tokens: list[str]) -> Finding:
+    ends = tokens[1:] in (["UNLOCK"], ["STAGE", "END"])
+    return Finding(asks=f"BACKUP {tokens[1]}") if ends else dirty_by_name(tokens)
 
 
 def _get_diagnostics(tokens: list[str]) -> Finding:
@@ -60,7 +84,7 @@ def _get_diagnostics(tokens: list[str]) -> Finding:
 
 
 _OF_LAST_STATEMENT = frozenset("WARNING_COUNT ERROR_COUNT IDENTITY LAST_INSERT_ID".split())
-_READING_VARIABLES = frozenset("SELECT INSERT REPLACE UPDATE DELETE WITH VALUES TABLE ANALYZE EXPLAIN".split())
+_READING_VARIABLES = frozenset("SELECT INSERT REPLACE UPDATE DELETE WITH VALUES TABLE ANALYZE EXPLAIN DO".split())
 
 
 def _words_of_mysql(tokens: list[str]) -> Finding:
@@ -83,18 +107,22 @@ def _words_of_mysql(tokens: list[str]) -> Finding:
 
 
 _called, _names = calls(
-    "GET_LOCK SERVICE_GET_READ_LOCKS SERVICE_GET_WRITE_LOCKS",
-    "LAST_INSERT_ID FOUND_ROWS ROW_COUNT LASTVAL RELEASE_LOCK RELEASE_ALL_LOCKS",
+    "GET_LOCK SERVICE_GET_READ_LOCKS SERVICE_GET_WRITE_LOCKS "
+    # of plugins: Version Tokens, the audit log's reader; and those who run a text, at another server or in an index
+    "VERSION_TOKENS_LOCK_SHARED VERSION_TOKENS_LOCK_EXCLUSIVE AUDIT_LOG_READ "
+    "SPIDER_DIRECT_SQL SPIDER_BG_DIRECT_SQL MROONGA_COMMAND",
+    "LAST_INSERT_ID FOUND_ROWS ROW_COUNT LASTVAL RELEASE_LOCK RELEASE_ALL_LOCKS SERVICE_RELEASE_LOCKS "
+    "VERSION_TOKENS_UNLOCK WSREP_LAST_WRITTEN_GTID",
 )
 MYSQL = Dialect(
     readings=("mysql",),
     verbs=verbs(
         f"{ALIKE[0]} REPLACE TABLE TRUNCATE GRANT REVOKE RENAME CHECK CHECKSUM OPTIMIZE REPAIR CACHE KILL HELP "
         "INSTALL UNINSTALL RESET PURGE CHANGE STOP SHUTDOWN SIGNAL RESIGNAL",
-        **ALIKE[1],
+        **ALIKE[1] | {"CREATE": lambda tokens: create(tokens).and_also(_create_mysql(tokens))},
         SET=_set_mysql, SHOW=_show_mysql, FLUSH=_flush, LOAD=_load_mysql, XA=_xa, DROP=_drop_mysql,
-        GET=_get_diagnostics, USE=dirty, LOCK=dirty_by_name, UNLOCK=asks, HANDLER=dirty, BACKUP=dirty_by_name,
-        PREPARE=dirty, DEALLOCATE=dirty, EXECUTE=dirty, CALL=dirty, DO=dirty, START=start,
+        GET=_get_diagnostics, USE=dirty, LOCK=dirty_by_name, UNLOCK=asks, HANDLER=dirty, BACKUP=_backup,
+        PREPARE=dirty, DEALLOCATE=dirty, EXECUTE=dirty, CALL=dirty, DO=clean, START=start, ALTER=_database,
     ),
     looks=(_called, _words_of_mysql),
     suspects=_names | {"@", "@@", ":=", "PREVIOUS"},

@@ -18,6 +18,7 @@ class Finding(NamedTuple):
     asks: str = ""
     begins: bool = False
     ends: bool = False
+    lasting: bool = False  # dirty, and the database's own reset does not undo it
 
     def and_also(self, other: Finding) -> Finding:
         return Finding(*(mine or its for mine, its in zip(self, other, strict=True)))  # type: ignore[arg-type]
@@ -25,6 +26,8 @@ class Finding(NamedTuple):
 
 Rule = Callable[[list[str]], Finding]
 NOTHING = Finding()
+#: before the words of a finding: nobody knows whether it leaves anything
+UNKNOWN = "?"
 
 
 class Dialect(NamedTuple):
@@ -35,6 +38,7 @@ class Dialect(NamedTuple):
     looks: tuple[Rule, ...]
     suspects: frozenset[str]
     openings: frozenset[str]  # as a token of its own: the beginning of a literal, name or comment that never ends
+    strange: Callable[[list[str]], bool] | None = None  # does it call a function that nobody knows? None: not asked
 
 
 def name_at(tokens: list[str], at: int) -> str:
@@ -61,9 +65,10 @@ def asks(tokens: list[str]) -> Finding:
 # Calls ----------------------------------------------------------------------------------------------------------------
 
 
-def calls(dirty_ones: str, asking_ones: str) -> tuple[Rule, frozenset[str]]:
+def calls(dirty_ones: str, asking_ones: str, lasting_ones: str = "") -> tuple[Rule, frozenset[str]]:
     """A rule that finds these functions where they are called, their names quoted or not."""
     kinds = {name: Finding(dirty=name) for name in dirty_ones.split()}
+    kinds |= {name: Finding(dirty=name, lasting=True) for name in lasting_ones.split()}
     kinds |= {name: Finding(asks=name) for name in asking_ones.split()}
     kinds = {quoted.format(name): kind for name, kind in kinds.items() for quoted in ("{}", '"{}"', "`{}`", "[{}]")}
 
