@@ -1,7 +1,7 @@
 """What can happen to pools that share permits? A small world of several ledgers, played in random order.
 
-Each has callers who come, wait, give up, use what they get and give it back; connects succeed and fail, closes end, time
-passes, and whoever asked to be woken by time is. The promises are looked at after every event:
+Each has callers who come, wait, give up, use what they get and give it back; connects succeed and fail, closes end,
+time passes, and whoever asked to be woken by time is. The promises are looked at after every event:
 
 the cap             never more connections than permits, those being opened and closed counted
 no hoard            nobody waits for a permit while one is free, nor beside an idle connection that he may have
@@ -47,6 +47,12 @@ class Pool:
     def spared_until(self) -> float:
         mean = sum(self.connects) / max(1, len(self.connects))
         return self.ledger.gave_up_at + min(max(5 * mean, 0.005), 0.25)
+
+    @property
+    def has_spare(self) -> bool:
+        """Something idle, beyond its minimum."""
+        ledger = self.ledger
+        return bool(ledger.idle) and len(ledger.entries) - ledger.closing > ledger.rules.min_size
 
     def read(self, orders: Any, now: float) -> None:
         """Carry out what was ordered, and see what became of those who wait."""
@@ -202,7 +208,8 @@ class Sharing:
             self.apply(next(each for each in self.pools if each.ledger is ledger), more)
 
     def apply(self, pool: Pool, orders: Any) -> None:
-        idle = {each: [*each.ledger.idle, *orders.close] if each is pool else [*each.ledger.idle] for each in self.pools}
+        idle = {each: [*each.ledger.idle] for each in self.pools}
+        idle[pool] += orders.close
         pool.read(orders, self.now)
         if pool.ledger.gave_up_at > self.lost.get(pool, -math.inf):
             self.passed_on(pool, orders.close[-1], idle)
@@ -234,13 +241,13 @@ class Sharing:
     def may_lose(self, pool: Pool) -> bool:
         """The coldest of what it has idle?"""
         ledger = pool.ledger
-        if not ledger.idle or len(ledger.entries) - ledger.closing <= ledger.rules.min_size:
+        if not pool.has_spare:
             return False
         coldest = min(entry.last_used for entry in ledger.idle)
         return coldest <= ledger.gave_up_at or self.now >= pool.spared_until
 
     def wants(self) -> list[tuple[float, Pool]]:
-        """Who waits, without a connect for him, where his pool would let him have one? By this world's own reckoning."""
+        """Who waits, without a connect for him, where his pool would let him have one? By our own reckoning."""
         found = []
         for pool in self.pools:
             ledger = pool.ledger
@@ -260,7 +267,7 @@ class Sharing:
         return self.limit - self.used() + sum(len(pool.closing) for pool in self.pools)
 
     def missing(self, but: Pool) -> list[float]:
-        """Since when those wait for whom there is no permit, nor one about to come; none if ``but`` may lose nothing."""
+        """Since when those wait for whom there is no permit, nor one to come; none if ``but`` may lose nothing."""
         ledger = but.ledger
         if self.now < but.spared_until or len(ledger.entries) - ledger.closing <= ledger.rules.min_size:
             return []
@@ -277,8 +284,7 @@ class Sharing:
         for pool in self.pools:
             if self.may_lose(pool):
                 raise Broken("no hoard", f"pool {wants[-1][1].number} waits, and pool {pool.number} has an idle one")
-        spared = [pool for pool in self.pools if pool.ledger.idle and self.now < pool.spared_until]
-        spared = [pool for pool in spared if len(pool.ledger.entries) - pool.ledger.closing > pool.ledger.rules.min_size]
+        spared = [pool for pool in self.pools if self.now < pool.spared_until and pool.has_spare]
         moment = min((pool.spared_until for pool in spared), default=math.inf)
         looks = min(pool.ledger.due if pool.ledger.rules.background else self.wakes(pool) for pool in self.pools)
         if looks > moment + 1e-9:

@@ -12,10 +12,6 @@ import pytest
 from tests.core.promises import Broken
 from tests.core.sharing import Sharing
 from tests.core.walk import Edit, load
-from threadpool_db.core.ledger import Ledger
-from threadpool_db.core.line import Step, Ticket
-from threadpool_db.core.permits import SharedPermits
-from threadpool_db.core.rules import Rules
 
 WORLDS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "one permit": (1, [{}, {}]),
@@ -51,10 +47,14 @@ class Mutant(NamedTuple):
 PERMITS, KEEPING, LEDGER = "permits", "keeping", "ledger"
 
 MUTANTS = [
-    Mutant("there is always one left", "the cap", PERMITS, "max(0, self.limit - self.used)\n        if", "1\n        if"),
+    Mutant(
+        "there is always one left", "the cap", PERMITS,
+        "max(0, self.limit - self.used)\n        if", "1\n        if",
+    ),
     Mutant(
         "whoever asks gets it", "oldest first", PERMITS,
-        "if not any(need.ledger is ledger for need in self._needs(now)[:left]):", "if not left:", "two permits for three",
+        "if not any(need.ledger is ledger for need in self._needs(now)[:left]):", "if not left:",
+        "two permits for three",
     ),
     Mutant(
         "a minimum is taken, too", "minimum", PERMITS,
@@ -123,7 +123,7 @@ MUTANTS = [
     ),
     Mutant(
         "what was opened for somebody is closed for another", "closed for need", KEEPING,
-        "entry.last_used > entry.opened_at and ", "", "with a keeper",
+        "entry.last_used > entry.opened_at  #", "True  #", "with a keeper",
     ),
 ]  # fmt: skip
 

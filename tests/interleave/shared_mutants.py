@@ -1,4 +1,4 @@
-"""Which mistakes about a budget must the explorer notice? See ``mutants.py``; those of its rules are for the core's tests."""
+"""Which mistakes about a budget must the explorer notice? See ``mutants.py``; its rules have mutants of their own."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ SHARED_MUTANTS = [
         "        return pool._clock.lock()\n",
     ),
     Mutant(
-        "what another pool is to do nobody does", "no deadlock or bounded wait or no lost wake-up or nothing lost", "two pools and two permits", BUDGET,
+        "what another pool is to do nobody does", "no deadlock or bounded wait or no lost wake-up or nothing lost",
+        "two pools and two permits", BUDGET,
         "                jobs.appendleft(functools.partial(_carry_out, pool, theirs))\n",
         "                pass\n",
     ),
     Mutant(
-        "nobody plans when to look again", "looked after", "two who would take it from each other, with a keeper", BUDGET,
+        "nobody plans when to look again", "looked after",
+        "two who would take it from each other, with a keeper", BUDGET,
         "        pool._background.plan(pool._ledger.due)\n",
         "        pass\n",
     ),

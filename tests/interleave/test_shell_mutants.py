@@ -24,7 +24,10 @@ BY_NAME = {scenario.name: scenario for scenario in [*SCENARIOS, *KEPT, *SHARED, 
 ENOUGH = 1_500
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *KEPT_MUTANTS, *SHARED_MUTANTS, *OUTAGE_MUTANTS], ids=lambda mutant: mutant.name)
+ALL = [*MUTANTS, *KEPT_MUTANTS, *SHARED_MUTANTS, *OUTAGE_MUTANTS]
+
+
+@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
 def test_the_explorer_notices(mutant: Mutant) -> None:
     explorer = Explorer(BY_NAME[mutant.scenario], load(mutant.edits))
     with quiet(), pytest.raises(Broken) as caught:

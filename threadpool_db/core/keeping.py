@@ -23,8 +23,11 @@ def put_back(ledger: Ledger, entry: Entry, now: float, orders: Orders) -> None:
         ledger.let_go(entry, orders)
     elif is_unwanted(ledger):
         ledger.let_go(entry, orders)
-    # (what was opened a moment ago is for those for whom it was opened)
-    elif permits is not None and entry.last_used > entry.opened_at and permits.wanted(ledger, now if head is None else head.since, now):
+    elif (
+        permits is not None
+        and entry.last_used > entry.opened_at  # what was opened a moment ago is for those for whom it was opened
+        and permits.wanted(ledger, now if head is None else head.since, now)
+    ):
         ledger.let_go(entry, orders)
     else:
         entry.become(IDLE)

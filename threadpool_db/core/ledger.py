@@ -631,9 +631,8 @@ class Ledger:
 
     def weigh(self) -> None:
         """How many there are has changed: may ``give`` still answer alone?"""
-        self._easy = not self.paused and (
-            len(self.entries) <= self._quiet_below and self._fresh.max_uses == math.inf
-        )
+        few = len(self.entries) <= self._quiet_below
+        self._easy = few and not self.paused and self._fresh.max_uses == math.inf
 
     def _resume(self, ticket: Ticket) -> None:
         if self.closed:

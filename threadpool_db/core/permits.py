@@ -53,7 +53,7 @@ class Permits(Protocol):
 
 
 class Need(NamedTuple):
-    """Somebody waits, and his ledger would open one for him. ``since``: seconds; ``inf``: for a minimum, not for him."""
+    """Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum."""
 
     since: float
     ledger: Ledger
@@ -129,7 +129,7 @@ class SharedPermits:
         return [ledger for ref in [*self._holders] if (ledger := ref()) is not None]
 
     def _needs(self, now: float) -> list[Need]:
-        """Who lacks a connection that a permit would bring, first who has waited longest. Who lacks none is no rival."""
+        """Who lacks a connection that a permit would bring? First who has waited longest. Who lacks none is no rival."""
         needs: list[Need] = []
         for ref in [*self.rivals]:
             ledger = ref()
