@@ -99,6 +99,8 @@ def reconfigure(pool: ConnectionPool[Any], changes: dict[str, Any]) -> list[str]
         # All of it under the lock, for two may reconfigure at once. What may raise comes first.
         old, ledger = pool._config, pool._ledger
         config = PoolConfig.from_options({**_options(old), **changes})
+        if pool._budget is not None:
+            pool._budget.afford(int(config.min_size), pool._clock, but=ledger)
         changed = [name for name in changes if getattr(config, name) != getattr(old, name)]
         for name in changed:
             if name in FIXED:

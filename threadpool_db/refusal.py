@@ -121,6 +121,10 @@ def _full(snapshot: Snapshot) -> bool:
     return snapshot.in_use >= snapshot.max_size
 
 
+def _spent(snapshot: Snapshot) -> bool:
+    return snapshot.permits_used >= snapshot.permits and not snapshot.counts.idle
+
+
 def _failing(snapshot: Snapshot) -> bool:
     return snapshot.connect_error is not None and not _full(snapshot)
 
@@ -134,6 +138,9 @@ def _reason(snapshot: Snapshot, timeout: float = math.inf) -> str:
     if _failing(snapshot):
         since = f" for {snapshot.failing_for:.1f} s" if snapshot.failing_for else ""
         return f"Connects are failing{since}{_with(snapshot)}."
+    if _spent(snapshot):
+        own = f"{counts.total} of them by this pool"
+        return f"All {snapshot.permits:g} permits of its budget are used, {own}, and none came back in time."
     if counts.opening:
         return "A new connection is being opened, which takes longer than that wait."
     if counts.idle:
@@ -166,6 +173,11 @@ def _advice(snapshot: Snapshot, held_here: int, words: Words) -> list[str]:
     advice = []
     if snapshot.connect_error is not None:
         advice.append(_DATABASE_UP)
+    elif _spent(snapshot) and not _full(snapshot):
+        advice.append(
+            "Look at the other pools of this budget (their stats().holders): who holds connections there, and for how "
+            "long? Raise the budget's limit if the servers have room for more."
+        )
     elif snapshot.counts.opening and not _full(snapshot):
         advice.append(_slow_connects(snapshot))
     if held_here:

@@ -55,6 +55,8 @@ def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool =
             connect=ledger.connect_times.summary(),
             connect_error=ledger.reach.error,
             failing_for=max(0.0, now - ledger.reach.failing_since),
+            permits=math.inf if pool._budget is None else pool._budget.limit,
+            permits_used=0 if pool._budget is None else pool._budget.permits.used,
         )
     if not held:  # as in an outage, when every thread that is refused gets a snapshot
         return numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from threadpool_db.core.sizing import Counts
 
@@ -105,7 +106,8 @@ class Snapshot:
     those found dead before a borrower got them, ``lost`` those whose lease was dropped without a checkin, ``expired``
     those taken away at ``max_lease``. ``wait`` is the time until a borrower was given one, connecting included;
     ``connect`` of those that succeeded. ``failing_for``: seconds in which connects have failed and none has succeeded.
-    ``paused``: nobody gets a connection until ``resume()``. ``holders``, who has had one longest first.
+    ``paused``: nobody gets a connection until ``resume()``. ``holders``, who has had one longest first. ``permits`` is
+    the limit of the pool's budget, ``permits_used`` how many connections it and the others of that budget have.
     """
 
     name: str
@@ -127,6 +129,8 @@ class Snapshot:
     holders: tuple[Hold, ...] = field(default=())
     connect_error: BaseException | None = None
     failing_for: float = 0.0
+    permits: float = inf
+    permits_used: int = 0
 
     @property
     def max_size(self) -> float:

@@ -1,0 +1,238 @@
+"""Do pools that share a budget keep to it, and does everybody get his turn? The rules are tested in ``core/``."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.scene import SOON, background, in_child, join
+from threadpool_db import Budget, Pool, PoolTimeout, Spending
+from threadpool_db.testing import FakeClock, ScriptedDriver
+
+
+class Sharing:
+    """Pools under one budget; ``drivers`` know what is open."""
+
+    def __init__(self, limit: int, clock: Any = None) -> None:
+        self.budget, self.clock = Budget(limit), clock
+        self.pools: list[Pool] = []
+        self.drivers: list[ScriptedDriver] = []
+        self.most = 0
+
+    def pool(self, **options: Any) -> Pool:
+        driver = ScriptedDriver(self.clock)
+        connect = driver.connect
+
+        def counted(timeout: float) -> Any:
+            self.most = max(self.most, self.open + 1)
+            return connect(timeout)
+
+        driver.connect = counted  # type: ignore[method-assign]
+        self.drivers.append(driver)
+        self.pools.append(Pool(driver, budget=self.budget, clock=self.clock, **options))
+        return self.pools[-1]
+
+    @property
+    def open(self) -> int:
+        return sum(len(driver.open) for driver in self.drivers)
+
+
+@pytest.fixture(params=[False, True], ids=["borrowers connect", "a keeper connects"])
+def background_option(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def two(background_option: bool) -> Iterator[Sharing]:
+    sharing = Sharing(2)
+    for _ in range(2):
+        sharing.pool(background=background_option)
+    yield sharing
+    for pool in sharing.pools:
+        pool.close()
+    assert sharing.most <= 2
+
+
+def use(pool: Pool, timeout: float | None = None) -> None:
+    pool.checkout(timeout).checkin()
+
+
+def test_whoever_finds_no_permit_left_gets_that_of_what_was_used_least_recently(two: Sharing) -> None:
+    first, second = two.pools
+    with first.checkout(), first.checkout() as warm:
+        pass
+    use(first)  # takes the warm one
+    assert two.budget.stats() == Spending(limit=2, used=2, waiting=0, pools=1, passed_on=0)
+    use(second)
+    [left] = two.drivers[0].open
+    assert left is warm or left.number == 1  # the one that lay at the cold end is gone
+    assert (first.stats().idle, second.stats().idle) == (1, 1)
+    assert two.budget.stats() == Spending(limit=2, used=2, waiting=0, pools=2, passed_on=1)
+
+
+def test_what_is_lent_is_not_taken_and_the_first_to_come_back_goes_to_who_has_waited_longest(two: Sharing) -> None:
+    first, second = two.pools
+    held = [first.checkout(), first.checkout()]
+    other = background(use, second, SOON)
+    while not second.stats().waiting:
+        pass
+    own = background(use, first, SOON)
+    while not first.stats().waiting:
+        pass
+    held[0].checkin()
+    join(other, own)
+    assert two.budget.stats().passed_on >= 1
+    held[1].checkin()
+
+
+def test_a_wait_in_vain_says_that_the_budget_is_spent(two: Sharing) -> None:
+    first, second = two.pools
+    with first.checkout(), first.checkout(), pytest.raises(PoolTimeout) as caught:
+        second.checkout(0.01)
+    assert "All 2 permits of its budget are used, 0 of them by this pool" in str(caught.value)
+    assert "Look at the other pools of this budget" in str(caught.value)
+    assert caught.value.snapshot.permits_used == caught.value.snapshot.permits == 2
+
+
+def test_what_a_closed_pool_had_is_free_for_others(two: Sharing) -> None:
+    first, second = two.pools
+    use(first)
+    held = [first.checkout(), first.checkout()]
+    waiting = background(use, second, SOON)
+    closing = background(first.close, 0)
+    join(waiting, closing)
+    for lease in held:
+        lease.discard()
+    assert two.budget.stats().used == 1
+
+
+def test_what_a_dropped_pool_had_is_free_for_others() -> None:
+    sharing = Sharing(1)
+    with pytest.warns(ResourceWarning, match="was dropped without close"):
+        use(sharing.pool(background=False))
+        sharing.pools.clear()
+        gc.collect()
+    second = sharing.pool(background=False)
+    use(second, 0.1)
+    second.close()
+
+
+def test_a_minimum_is_left_to_its_pool_and_fills_up_only_from_what_is_free() -> None:
+    sharing = Sharing(3, FakeClock())
+    with ExitStack() as end:
+        for options in ({"min_size": 1}, {"background": False}):
+            end.callback(sharing.pool(**options).close)
+        first, second = sharing.pools
+        first.wait(SOON)
+        held = [second.checkout(), second.checkout()]
+        assert first.stats().total == 1
+        with pytest.raises(PoolTimeout):
+            second.checkout(0)
+        waiting = background(second.checkout, 1.0)
+        sharing.clock.wait_for_sleepers(1)
+        sharing.clock.advance(2.0)
+        with pytest.raises(PoolTimeout):
+            waiting.result(SOON)
+        assert first.stats().idle == 1
+        for lease in held:
+            lease.checkin()
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, float("inf"), "3", True, None])
+def test_what_is_no_number_of_connections_is_refused(limit: Any) -> None:
+    with pytest.raises(ValueError, match="must be a whole number of connections from 1 on"):
+        Budget(limit)
+
+
+def test_what_is_no_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"budget=3: must be a Budget\(limit\)"):
+        Pool(ScriptedDriver(), budget=3)
+
+
+def test_smallest_sizes_that_leave_nothing_to_others_are_refused() -> None:
+    sharing = Sharing(3)
+    first = sharing.pool(min_size=2)
+    with pytest.raises(ValueError, match="min_size=2: the smallest sizes of all pools of this budget are 4 together"):
+        sharing.pool(min_size=2)
+    sharing.pools.append(second := sharing.pool(min_size=1))
+    with pytest.raises(ValueError, match="min_size=0: .* 3 together"):
+        sharing.pool()
+    with pytest.raises(ValueError, match="min_size=2: .* 4 together"):
+        second.reconfigure(min_size=2)
+    first.close()
+    second.reconfigure(min_size=2)
+    second.close()
+
+
+def test_pools_of_another_clock_are_refused() -> None:
+    sharing = Sharing(3)
+    with sharing.pool(), pytest.raises(ValueError, match="its other pools go by another clock"):
+        Pool(ScriptedDriver(), budget=sharing.budget, clock=FakeClock())
+
+
+def test_a_pool_stays_under_its_budget() -> None:
+    sharing = Sharing(3)
+    with sharing.pool() as pool, pytest.raises(ValueError, match="budget: cannot be changed"):
+        pool.reconfigure(budget=Budget(4))
+
+
+def test_a_child_has_all_permits_again_and_its_parent_keeps_what_it_has() -> None:
+    sharing = Sharing(2)
+    with sharing.pool() as first, sharing.pool() as second:
+        held = [first.checkout(), first.checkout()]
+
+        def child() -> Any:
+            before = sharing.budget.stats().used
+            use(second, SOON)
+            use(first, SOON)
+            return before, sharing.budget.stats().used
+
+        assert in_child(child) == "(0, 2)"
+        assert sharing.budget.stats().used == 2
+        for lease in held:
+            lease.checkin()
+
+
+def test_a_crowd_on_few_permits_is_served_and_the_count_is_exact(background_option: bool) -> None:
+    sharing = Sharing(3)
+    pools = [sharing.pool(background=background_option, max_size=2, timeout=SOON) for _ in range(4)]
+
+    def work(seed: int) -> None:
+        choose = random.Random(seed)
+        for _ in range(40):
+            lease = choose.choice(pools).checkout()
+            if choose.random() < 0.1:
+                lease.discard()
+            else:
+                lease.checkin()
+
+    join(*(background(work, seed) for seed in range(12)))
+    stats = sharing.budget.stats()
+    assert stats.waiting == 0 and stats.used <= 3 and stats.passed_on > 0
+    for pool in pools:
+        assert pool.stats().in_use == 0
+        pool.close()
+    assert sharing.budget.stats().used == 0 and sharing.open == 0
+    assert sharing.most <= 3
+    assert [driver.wrong for driver in sharing.drivers] == [[]] * 4
+
+
+def test_where_nobody_waits_a_connection_comes_back_the_short_way(two: Sharing) -> None:
+    first, second = two.pools
+    use(first)
+    use(second)
+    asked: list[str] = []
+    for pool in two.pools:
+        tell = pool._decide
+        pool._decide = lambda *event, tell=tell, **more: asked.append("the long way") or tell(*event, **more)  # type: ignore[method-assign, misc]
+    for _ in range(3):
+        use(first)
+        use(second)
+    assert not asked
+    assert threading.active_count() >= 1
