@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -50,6 +51,14 @@ def background(action: Callable[..., Any], *args: Any, **options: Any) -> Future
 
 def join(*futures: Future[Any]) -> list[Any]:
     return [future.result(SOON) for future in futures]
+
+
+def until(true: Callable[[], object]) -> None:
+    """For what another thread is about to do, and cannot tell."""
+    deadline = time.monotonic() + SOON
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
 
 
 class Seen(list[Event]):

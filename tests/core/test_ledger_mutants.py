@@ -766,7 +766,7 @@ MUTANTS = [
     ),
     Mutant(
         "whether it is paused weighs nothing", "paused", LEDGER,
-        "self._easy = not self.paused and (", "self._easy = (", "paused",
+        "self._easy = few and not self.paused and ", "self._easy = few and ", "paused",
     ),
     Mutant(
         "what was opened in a pause is used", "paused", LEDGER,

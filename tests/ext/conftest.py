@@ -3,7 +3,6 @@ proxy that counts questions."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import sqlalchemy
 from sqlalchemy import create_engine, text
 
 from tests.proxy import FaultProxy
-from tests.scene import SOON
+from tests.scene import until
 from threadpool_db.ext.sqlalchemy import ThreadPool
 
 
@@ -40,14 +39,6 @@ class Creator:
         self.trouble()
         self.made.append(Connection(len(self.made) + 1))
         return self.made[-1]
-
-
-def until(true: Callable[[], object]) -> None:
-    """For what another thread is about to do, and cannot tell."""
-    deadline = time.monotonic() + SOON
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.001)
 
 
 def waiting(pool: ThreadPool, count: int) -> None:

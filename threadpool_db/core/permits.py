@@ -36,8 +36,11 @@ CONNECTS, SHORTEST, LONGEST = 5, 0.005, 0.25
 class Permits(Protocol):
     """A cap that several ledgers share; all of it is called under the lock they share."""
 
-    #: those that were refused a permit and may want one still; as long as there are any, nobody takes a short way back
-    rivals: Collection[object]
+    @property
+    def rivals(self) -> Collection[object]:
+        """Those that were refused a permit and may want one still; always the same one. While there are any, nobody
+        takes a short way back."""
+        ...
 
     def take(self, ledger: Ledger, now: float) -> bool:
         """May this ledger open one more? True: it is about to."""
@@ -129,7 +132,7 @@ class SharedPermits:
         return [ledger for ref in [*self._holders] if (ledger := ref()) is not None]
 
     def _needs(self, now: float) -> list[Need]:
-        """Who lacks a connection that a permit would bring? First who has waited longest. Who lacks none is no rival."""
+        """Who lacks a connection that a permit would bring, longest waits first? Who lacks none is no rival."""
         needs: list[Need] = []
         for ref in [*self.rivals]:
             ledger = ref()
