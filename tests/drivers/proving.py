@@ -76,9 +76,13 @@ def _sqlite(url: str, driver: Driver[Any]) -> Acts:
 
 def _served(url: str, driver: Driver[Any]) -> Acts:
     mysql = url.startswith("mysql")
-    session, kill = ("select connection_id()", "kill {}") if mysql else (
-        "select pg_backend_pid()",
-        "select pg_terminate_backend({})",
+    session, kill = (
+        ("select connection_id()", "kill {}")
+        if mysql
+        else (
+            "select pg_backend_pid()",
+            "select pg_terminate_backend({})",
+        )
     )
     isolation = "select @@tx_isolation" if mysql else "show transaction isolation level"
     leave = "set @@wait_timeout = 4321" if mysql else "set statement_timeout = 4321"

@@ -51,9 +51,7 @@ def prove(driver: Driver[Any], acts: Acts, *, only: Collection[str] = ()) -> lis
     missing = {promise: names for promise in claimed if (names := promise.missing(bench))}
     if missing:
         lines = [f"  {', '.join(names)}, for: {promise.sentence}" for promise, names in missing.items()]
-        raise ValueError(
-            f"the driver {driver.name!r} claims more than Acts can show; give\n" + "\n".join(lines)
-        )
+        raise ValueError(f"the driver {driver.name!r} claims more than Acts can show; give\n" + "\n".join(lines))
     broken: dict[Promise, Exception] = {}
     for promise in claimed:
         try:

@@ -59,7 +59,7 @@ def closes(bench: Bench) -> None:
             if "in a" in scene:
                 bench.change(connection)
             if "failed" in scene:
-                bench.fails("err", lambda: bench.acts.err(connection))  # type: ignore[misc]  # noqa: B023
+                bench.fails("err", lambda: bench.acts.err(connection))  # type: ignore[misc]
             _close(bench, connection, scene)
             _is_closed(bench, connection, scene)
             if shared and bench.seen(other) != before:
@@ -108,10 +108,12 @@ def knows_the_end(bench: Bench) -> None:
                 raise Broken(f"is_disconnect takes an ordinary {type(error).__name__} for an end") from error
     for dead in bench.deaths():
         with dead() as connection:
-            error = bench.fails("use of a dead connection", lambda: acts.use(connection))  # noqa: B023
+            error = bench.fails("use of a dead connection", lambda: acts.use(connection))
             if not driver.is_disconnect(error, connection):
                 name = type(error).__name__
-                raise Broken(f"is_disconnect is false of the {name} of a connection whose other side hung up") from error
+                raise Broken(
+                    f"is_disconnect is false of the {name} of a connection whose other side hung up"
+                ) from error
 
 
 @promise("code tells the database's code of an error", of="code", acts="err")

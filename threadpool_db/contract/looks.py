@@ -58,7 +58,9 @@ def glimpse_beside_a_call(bench: Bench) -> None:
                 if not wire.hear(PATIENCE):
                     raise Broken("use said nothing on the socket that descriptor names")
                 said = wire.said()
-                seen = bench.promptly("glimpse, during another thread's call,", lambda: bench.driver.glimpse(connection))
+                seen = bench.promptly(
+                    "glimpse, during another thread's call,", lambda: bench.driver.glimpse(connection)
+                )
                 if wire.said() != said:
                     raise Broken("glimpse spoke to the server in the middle of another thread's call")
                 wire.hang_up()
@@ -66,7 +68,9 @@ def glimpse_beside_a_call(bench: Bench) -> None:
             assert bench.acts.stall is not None
             call = Call("stall", lambda: bench.acts.stall(connection))  # type: ignore[misc]
             for _ in range(20):  # for a while, for nobody knows when it is in the middle of it
-                seen = bench.promptly("glimpse, during another thread's call,", lambda: bench.driver.glimpse(connection))
+                seen = bench.promptly(
+                    "glimpse, during another thread's call,", lambda: bench.driver.glimpse(connection)
+                )
                 call.ended(0.01)
             _end_unwired(bench, connection, call)
         if not isinstance(seen, TransactionState):
@@ -102,7 +106,9 @@ def glimpse_of_a_closed_one(bench: Bench) -> None:
                 raise looking.error
 
 
-@promise("peek sees that the other side has hung up, and nothing wrong with one that has not", of="peeks", unwired="kill")
+@promise(
+    "peek sees that the other side has hung up, and nothing wrong with one that has not", of="peeks", unwired="kill"
+)
 def peek_sees(bench: Bench) -> None:
     for mode in bench.modes:
         with bench.opened(mode) as connection:
@@ -123,7 +129,7 @@ def ping_asks(bench: Bench) -> None:
         with bench.opened(mode) as connection:
             if bench.wired:
                 with bench.wire(connection) as wire:
-                    call = Call("ping", lambda: bench.driver.ping(connection))  # noqa: B023
+                    call = Call("ping", lambda: bench.driver.ping(connection))
                     while not wire.hear(0.01) and not call.ended(0):
                         pass
                     if not wire.said():

@@ -78,7 +78,7 @@ def resets(bench: Bench) -> None:
             if scene != "a session":
                 bench.change(connection)
             if scene == "a failed one":
-                bench.fails("err", lambda: acts.err(connection))  # type: ignore[misc]  # noqa: B023
+                bench.fails("err", lambda: acts.err(connection))  # type: ignore[misc]
             driver.reset(connection)
             state = driver.state(connection)
             if state not in (IDLE, UNKNOWN):
@@ -125,7 +125,7 @@ def runs(bench: Bench) -> None:
                 raise Broken("run did not do what it was told, or not for the session")
             if driver.autocommit(connection) is not mode and driver.has_autocommit:
                 raise Broken(f"run changed autocommit from {mode}")
-            bench.fails(f"run of {_NO_WORDS!r}", lambda: driver.run(connection, _NO_WORDS))  # noqa: B023
+            bench.fails(f"run of {_NO_WORDS!r}", lambda: driver.run(connection, _NO_WORDS))
             bench.rest(connection)
             bench.acts.use(connection)
 

@@ -114,7 +114,7 @@ def rolls_back_what_failed(bench: Bench) -> None:
         with bench.opened(mode) as connection:
             before = bench.seen(connection)
             bench.change(connection)
-            bench.fails("err", lambda: acts.err(connection))  # type: ignore[misc]  # noqa: B023
+            bench.fails("err", lambda: acts.err(connection))  # type: ignore[misc]
             if bench.driver.settled(connection, mode):
                 raise Broken("settled says yes inside a transaction that failed")
             bench.driver.rollback(connection)

@@ -32,7 +32,7 @@ class Wire:
         self._inode = os.fstat(descriptor).st_ino
         self._held = b""
         self._bytes = self.turns = 0
-        self._servers_turn = False
+        self._servers_turn = self._hung_up = False
         self.ended = False  # has the client closed its end?
         self._left = threading.Event()  # has the server?
 
@@ -42,10 +42,13 @@ class Wire:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # Hung up, it stays so: a call that was slow to notice would go on at the server, which owes it no answer, and
+        # read what comes for whoever gets that number next. (It did.)
         with suppress(OSError):
-            if os.fstat(self._descriptor).st_ino == self._inode:  # else the client has closed it: it is somebody else's
+            # another inode: the client has closed it, and the number is somebody else's
+            if error is None and not self._hung_up and os.fstat(self._descriptor).st_ino == self._inode:
                 os.dup2(self._server.fileno(), self._descriptor, inheritable=False)
-        self.hang_up()  # whoever still waits at the exchanged one waits no longer
+        self.hang_up()
         self._server.close()
 
     def said(self) -> int:
@@ -63,6 +66,7 @@ class Wire:
         return self._left.wait(seconds)
 
     def hang_up(self) -> None:
+        self._hung_up = True
         with suppress(OSError):
             self._ours.shutdown(socket.SHUT_RDWR)
         self._ours.close()
