@@ -75,6 +75,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "simulate",
         "testing",
+        "contract.acts contract.wire",
+        "contract.bench",
+        "contract.looks contract.transactions contract.sessions contract.ends",
+        "contract",
         "checkup.advice checkup.limited checkup.network checkup.report checkup.sessions",
         "checkup.failures checkup.findings checkup.postgresql checkup.mysql checkup.sqlite",
         "checkup.steps",
