@@ -68,7 +68,7 @@ MUTANTS = [
     ),
     Mutant(
         "the short way back passes the line by", "no needless waiting", LEDGER,
-        "if self.line or entry.generation", "if entry.generation",
+        "if self.line or self.rivals or", "if self.rivals or",
     ),
     Mutant(
         "a late connection is for nobody", "closed for a reason", LEDGER,
@@ -172,7 +172,7 @@ MUTANTS = [
     # --- generations and closing time
     Mutant(
         "the short way back asks for no generation", "not kept", LEDGER,
-        "if self.line or entry.generation != self.generation or", "if self.line or",
+        "if self.line or self.rivals or entry.generation != self.generation or", "if self.line or self.rivals or",
     ),
     Mutant(
         "the long way back asks for no generation", "not kept", KEEPING,
