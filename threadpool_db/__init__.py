@@ -9,6 +9,7 @@ The house, from the roof down; imports run only downwards:
     cli          the command threadpool-db              checkup/    a connect taken apart, for `check`
     ext/         one file for each framework            testing     the fakes that we test with
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
+    tenants      a pool for each of many databases
     pool         the one lock, which a budget shares    borrowing   the long way to a connection
     live         what an operator can change            returning   the long ways back
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
@@ -50,6 +51,7 @@ from threadpool_db.live import Checked
 from threadpool_db.observe import Alarm, Event
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.result import Result
+from threadpool_db.tenants import TenantPools, TenantStats
 
 __version__ = "0.1.0"
 
@@ -84,6 +86,8 @@ __all__ = [
     "Snapshot",
     "Spending",
     "StaleLease",
+    "TenantPools",
+    "TenantStats",
     "TransactionAborted",
     "TransactionState",
     "create_pool",

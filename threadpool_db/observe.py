@@ -86,12 +86,14 @@ AlarmHook = Callable[[Alarm], object]
 class Observers:
     """Tells the log and every observer; one that raises is logged and costs nobody anything."""
 
-    def __init__(self, pool: str, observers: Iterable[Observer], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, pool: str, observers: Iterable[Observer], now: Callable[[], float] = time.monotonic, log: str = ""
+    ) -> None:
         self._pool = pool
         self._observers = tuple(observers)
-        log = logger.getChild(pool)
-        self._enabled_for = log.isEnabledFor
-        self._log = Logbook(log, pool, now)
+        its_log = logger.getChild(log or pool)
+        self._enabled_for = its_log.isEnabledFor
+        self._log = Logbook(its_log, pool, now)
 
     def follow(self, observers: Iterable[Observer]) -> None:
         """Tell these from now on."""
@@ -132,7 +134,7 @@ def claim_name(owner: object, wanted: str | None, automatic: str) -> str:
 
     An automatic one gets a suffix; an explicit duplicate is a ValueError.
     """
-    mine = weakref.ref(owner)
+    mine = weakref.ref(owner, lambda gone: _owners.pop(name, None) if _owners.get(name) is gone else None)
     names = (automatic if n == 1 else f"{automatic}-{n}" for n in itertools.count(1))
     while True:
         name = wanted if wanted is not None else next(names)

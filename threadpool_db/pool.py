@@ -80,13 +80,16 @@ class ConnectionPool(Generic[C]):
         if config.budget is not None:
             config.budget.afford(int(config.min_size), self._clock)
         self.name = claim_name(self, config.name, driver.name)
-        self._observers = Observers(self.name, config.observers, self._now)
+        self._observers = self._observe(config)
         self._follow(config)
         self._upkeep = Upkeep(driver, config, self._clock, self._observers.tell)
         self._start_afresh()
         fork.watch(self)
         if config.min_size or config.min_idle:
             self._tell(self._ledger.tick)
+
+    def _observe(self, config: PoolConfig) -> Observers:
+        return Observers(self.name, config.observers, self._now)
 
     def _follow(self, config: PoolConfig) -> None:
         """Go by these settings from now on."""

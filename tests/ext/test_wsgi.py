@@ -19,7 +19,7 @@ from wsgiref.validate import validator
 import pytest
 
 from tests.scene import SOON, background
-from threadpool_db import PoolOverloaded, PoolTimeout, PoolUnavailable, create_pool
+from threadpool_db import Budget, PoolOverloaded, PoolTimeout, PoolUnavailable, TenantPools, create_pool
 from threadpool_db.ext.wsgi import PoolMiddleware
 
 
@@ -246,6 +246,27 @@ def test_several_pools_let_go_whatever_one_of_them_says(pool, tmp_path, monkeypa
         monkeypatch.setattr(other, "_let_go", broken)
         assert Response(PoolMiddleware(app, pool, other)).read() == b"x"
         assert (pool.stats().in_use, other.stats().in_use) == (0, 0)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_of_many_tenants_those_let_go_whom_a_request_has_used(tmp_path, streamed):
+    with TenantPools(lambda key: f"sqlite:///{tmp_path}/{key}.db", budget=Budget(4)) as tenants:
+
+        def app(environ, start_response):
+            ok(start_response)
+
+            def body():
+                for key in ("acme", "bolt"):
+                    tenants.execute(key, "create temporary table scratch (x int)")
+                    assert tenants[key].stats().in_use == 1
+                    yield key.encode()
+
+            tenants.execute("core", "begin")
+            return body() if streamed else list(body())
+
+        with pytest.warns(RuntimeWarning, match=r"pool 'tenants/core': GET '/pay' ended inside an open transaction"):
+            assert Response(PoolMiddleware(app, tenants)).read() == b"acmebolt"
+        assert tenants.stats().counts.in_use == 0
 
 
 def test_a_body_that_is_dropped_without_close_gives_back_all_the_same(pool):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from threadpool_db.checkout.blocks import Scope
 from threadpool_db.database import Face
 from threadpool_db.errors import PoolOverloaded, PoolTimeout, PoolUnavailable
+from threadpool_db.tenants import TenantPools, TenantScope
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -35,18 +36,19 @@ _SORRY = b"The service is busy, please try again.\n"
 
 
 class PoolMiddleware:
-    """``PoolMiddleware(app, pool, another, ...)``: a WSGI application in which each request is a scope of each pool.
+    """``PoolMiddleware(app, pool, another, ...)``: a WSGI application in which each request is a scope of each pool;
+    of ``TenantPools``, of each tenant that it uses.
 
     ``retry_after``: seconds, what a client is told that gets a 503; rounded up, as the header has whole seconds.
     """
 
-    def __init__(self, app: WSGIApplication, *pools: Face, retry_after: float = 1.0) -> None:
+    def __init__(self, app: WSGIApplication, *pools: Face | TenantPools[Any], retry_after: float = 1.0) -> None:
         if not callable(app):
             raise TypeError(f"app={app!r}: must be a WSGI application, a callable")
         if not pools:
             raise TypeError("PoolMiddleware(app, pool, ...): at least one pool is needed")
         for pool in pools:
-            if not isinstance(pool, Face):
+            if not isinstance(pool, (Face, TenantPools)):
                 raise TypeError(f"{pool!r} is no pool of threadpool_db; make it with create_pool()")
         self.app = app
         self._pools = pools
@@ -101,24 +103,25 @@ class Request:
 
     __slots__ = ("_scopes", "error", "whole")
 
-    def __init__(self, what: WSGIEnvironment | str, pools: Iterable[Face]) -> None:
-        self._scopes: list[RequestScope] = []
+    def __init__(self, what: WSGIEnvironment | str, pools: Iterable[Face | TenantPools[Any]]) -> None:
+        self._scopes: list[RequestScope | TenantScope] = []
         self.error: BaseException | None = None
         self.whole = False
         for pool in pools:
-            scope = RequestScope(pool, what)
+            scope = RequestScope(pool, what) if isinstance(pool, Face) else TenantScope(pool, _of_request(what))
             scope.__enter__()
             self._scopes.append(scope)
 
     def covers(self, pool: Face) -> bool:
         """Has it not ended yet, and is what this very thread does with the pool its own?"""
         hold = pool._hold()
-        return any(scope._hold is hold for scope in self._scopes)
+        return any(isinstance(scope, RequestScope) and scope._hold is hold for scope in self._scopes)
 
     @property
     def here(self) -> bool:
         """Were its scopes begun in this thread?"""
-        return all(scope._hold is scope._face._hold() for scope in self._scopes)
+        own = [scope for scope in self._scopes if isinstance(scope, RequestScope)]
+        return all(scope._hold is scope._face._hold() for scope in own)
 
     def end(self, error: BaseException | None = None) -> None:
         """``error``: what it ended with. Each pool lets go, whatever another one's end may raise."""
@@ -165,6 +168,11 @@ class RequestScope(Scope):
 
     def __str__(self) -> str:
         return self._what if isinstance(self._what, str) else name_of(self._what)
+
+
+def _of_request(what: WSGIEnvironment | str) -> Callable[[Face], Scope]:
+    """For each tenant that the request comes to."""
+    return lambda face: RequestScope(face, what)
 
 
 class _Body:
