@@ -75,6 +75,7 @@ def test_the_defaults_are_those_of_the_design():
         "alarms": {"target": 0.5, "interval": 5.0},
         "name": None,
         "clock": None,
+        "budget": None,
     }
     assert config.backoff == Backoff(0.1, 2.0)
     assert isinstance(config.sizing, Elastic)
