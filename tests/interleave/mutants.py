@@ -59,7 +59,7 @@ MUTANTS = [
     ),
     Mutant(
         "who is woken for a note does not read it", "no deadlock", "a lease is dropped", BORROWING,
-        "            pool._tell(self._ledger.tick)\n",
+        "            pool._tell(self._ledger.tick, apart=True)\n",
         "            pass\n",
     ),
     Mutant(
@@ -79,7 +79,7 @@ MUTANTS = [
     Mutant(
         "a timed-out waiter does not look again", "nothing to mend", "a timeout meets a hand over", BORROWING,
         "            if late:\n"
-        "                self._pool._tell(self._leave)\n",
+        "                self._pool._tell(self._leave, apart=True)\n",
         "            if late:\n"
         "                with self._pool._lock:\n"
         "                    self._ledger.line.pop(waiter, None)\n"
@@ -88,7 +88,7 @@ MUTANTS = [
     Mutant(
         "whoever gives up leaves his ticket", "nothing to mend", "a timeout meets a hand over", BORROWING,
         "            if late:\n"
-        "                self._pool._tell(self._leave)\n",
+        "                self._pool._tell(self._leave, apart=True)\n",
         "            if late:\n"
         "                waiter.refuse(None)\n",
     ),
