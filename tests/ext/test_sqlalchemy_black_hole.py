@@ -15,7 +15,7 @@ from tests.proxy import FaultProxy
 from tests.scene import background
 from threadpool_db.ext.sqlalchemy import ThreadPool
 
-#: Whole seconds, and the least that libpq takes. PyMySQL's own ends with the TCP connect, and the greeting is read after.
+#: Whole seconds, and the least that libpq takes. PyMySQL's own ends with the TCP connect, before it reads the greeting.
 CONNECT_TIMEOUT = 2
 LIMITS = {
     "postgresql+psycopg2://postgres@{}/postgres": {"connect_timeout": CONNECT_TIMEOUT},
