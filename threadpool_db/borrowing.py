@@ -259,9 +259,7 @@ class Borrowing:
         if waiter.refusal is Refusal.UNAVAILABLE:
             return self._unavailable(cause)
         full = waiter.refusal is Refusal.FULL
-        if not pool._inside():
-            pool._tell(pool._audit, apart=True)  # first: what it orders may be interrupted, and then nobody was refused
-        snapshot, waited = take_snapshot(pool, NAMED, refused=full, late=not full), self._clock.now() - self._start
+        snapshot, waited = pool._snapshot(NAMED, refused=full, late=not full), self._clock.now() - self._start
         with pool._lock:
             lent = [entry for entry in self._ledger.entries if entry.state is LEASED]
         words, here = pool._words, sum(entry.holder is waiter.holder for entry in lent)

@@ -349,11 +349,12 @@ class ConnectionPool(Generic[C]):
         """All numbers of this moment, read under the lock at once, when what interrupts have left is put right."""
         return self._snapshot(math.inf)
 
-    def _snapshot(self, looks: float) -> Snapshot:
-        """Of so many of the holders, those who have had theirs longest, with what they are doing."""
+    def _snapshot(self, looks: float, **counted: bool) -> Snapshot:
+        """Of so many of the holders, those who have had theirs longest, with what they are doing. ``counted``: see
+        ``telling.snapshot``; after the audit, for what that orders may be interrupted, and then nobody was refused."""
         if not self._inside():
-            self._tell(self._audit)
-        return snapshot(self, looks)
+            self._tell(self._audit, apart=True)
+        return snapshot(self, looks, **counted)
 
     def _glimpse(self, entry: Entry) -> tuple[TransactionState, tuple[int, int] | None]:
         """What somebody's connection is doing, as far as that can be seen from this thread; and its socket."""

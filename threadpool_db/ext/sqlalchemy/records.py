@@ -192,7 +192,7 @@ class Inner(ConnectionPool[Record]):
             holder = self._here.holder = _Thread()
         return holder
 
-    def _snapshot(self, looks: float) -> Snapshot:
+    def _snapshot(self, looks: float, **counted: bool) -> Snapshot:
         # Between a borrower's line and this room lie up to twenty frames of SQLAlchemy's; to walk them at each checkout
         # costs more than the checkout. So a holder is named by the line where it is now, found when somebody asks.
         frames = sys._current_frames()
@@ -200,7 +200,7 @@ class Inner(ConnectionPool[Record]):
             for entry in self._ledger.entries:
                 if entry.state is LEASED and isinstance(entry.holder, _Thread):
                     entry.code, entry.instruction = entry.holder.place(frames)
-        snapshot = super()._snapshot(looks)
+        snapshot = super()._snapshot(looks, **counted)
         holders = tuple(_HoldNow(**vars(hold)) for hold in snapshot.holders)
         return dataclasses.replace(snapshot, holders=holders)
 
