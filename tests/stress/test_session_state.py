@@ -208,7 +208,7 @@ def url(driver: str, request: pytest.FixtureRequest, caplog: Any) -> str:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_nobody_ever_sees_what_another_left_in_a_session(url, policy, way):
-    assert_nobody_meets_another(url, policy, way, 2.0)
+    assert_nobody_meets_another(url, policy, way, 1.0)
 
 
 @pytest.mark.proof
