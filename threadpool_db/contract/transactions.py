@@ -107,7 +107,7 @@ def ends_what_it_did_not_begin(bench: Bench) -> None:
                     raise Broken(f"{end} did not end a hand-written BEGIN where autocommit is {mode}")
 
 
-@promise("a transaction that failed can be rolled back", of="rollback", acts="change seen err")
+@promise("a transaction that failed can be rolled back", of="commit", acts="change seen err")
 def rolls_back_what_failed(bench: Bench) -> None:
     acts = bench.acts
     for mode in bench.modes:
