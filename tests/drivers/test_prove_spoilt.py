@@ -86,15 +86,6 @@ def in_autocommit_not(sound: Any, driver: Any, connection: Any) -> None:
         sound(connection)
 
 
-def and_then(method: str, *more: Any) -> Wrong:
-    def spoilt(sound: Any, driver: Any, connection: Any, *args: Any) -> Any:
-        answer = sound(connection, *args)
-        getattr(driver, method)(connection, *more)
-        return answer
-
-    return spoilt
-
-
 def instead(method: str) -> Wrong:
     return lambda sound, driver, connection, *args: getattr(driver, method)(connection)
 
@@ -206,6 +197,8 @@ UNWIRED: list[Case] = [
     ("pools", "state", answers(IDLE)),
     ("pools", "dirtied", answers(False)),
     ("state_is_no_guess", "state", answers(IDLE)),
+    ("state_is_no_guess", "glimpse", answers(IDLE)),
+    ("state_is_no_guess", "glimpse", answers(OPEN)),
     ("state_is_no_guess", "settled", answers(True)),
     ("state_is_no_guess", "settled", answers(False)),
     ("the_mode", "set_autocommit", nothing),
@@ -215,7 +208,7 @@ UNWIRED: list[Case] = [
     ("begins", "begin", lambda sound, driver, connection: driver.set_autocommit(connection, False)),
     ("commits", "commit", nothing),
     ("commits", "commit", instead("rollback")),
-    ("commits", "commit", and_then("begin")),
+    ("commits", "commit", lambda sound, driver, connection: (sound(connection), driver.begin(connection))),
     ("rolls_back", "rollback", nothing),
     ("rolls_back", "rollback", instead("commit")),
     ("ends_what_it_did_not_begin", "rollback", in_autocommit_not),

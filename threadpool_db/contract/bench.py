@@ -199,6 +199,8 @@ class Bench:
         state = self.driver.state(connection)
         if state not in (IDLE, UNKNOWN):
             raise Broken(f"after {after} the state is {state.value}")
+        if (glimpse := self.driver.glimpse(connection)) not in (IDLE, UNKNOWN):
+            raise Broken(f"after {after} glimpse is {glimpse.value}")
         if self.driver.autocommit(connection) is not mode and self.driver.has_autocommit:
             raise Broken(f"after {after} autocommit is {self.driver.autocommit(connection)}, and it was {mode}")
         if self.driver.settled(connection, mode) is not (state is IDLE):
