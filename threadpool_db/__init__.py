@@ -20,6 +20,7 @@ The house, from the roof down; imports run only downwards:
     budget       how many connections several pools may have together: core/permits has its rules
     observe      who is told what the pool does         logbook: how often    alarms: when it is in trouble for long
     drivers/     the only I/O to databases              config      every option and its check
+    contract/    does a driver keep what the pool relies on
     core/        the rules, pure: start with core/ledger.py
     errors       what can go wrong, and who must act
 """

@@ -15,10 +15,15 @@ class Lines:
 
     def __init__(self, address: tuple[str, int], timeout: float) -> None:
         self.socket = socket.create_connection(address, None if timeout == math.inf else timeout)
-        self.socket.settimeout(None)
         self.replies = self.socket.makefile("rb")
         self.owed = 0  # answers that nobody has read yet
         self.used = False
+        try:
+            self.ask("PING")  # the kernel accepts for a server that hangs
+        except BaseException:
+            self.close()
+            raise
+        self.socket.settimeout(None)
 
     def ask(self, line: str) -> str:
         self.owed += 1

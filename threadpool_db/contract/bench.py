@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NamedTuple
@@ -81,8 +82,8 @@ class Call:
         except Exception as error:
             self.error = error
 
-    def ended(self, seconds: float = PATIENCE) -> bool:
-        self._thread.join(seconds)
+    def ended(self, seconds: float | None = None) -> bool:
+        self._thread.join(PATIENCE if seconds is None else seconds)
         return not self._thread.is_alive()
 
 
@@ -150,10 +151,15 @@ class Bench:
             return error
         raise Broken(f"{what} raised no error")
 
-    def promptly(self, what: str, call: Callable[[], Any]) -> Any:
-        """In another thread, so that one that waits is found out."""
+    def promptly(self, what: str, call: Callable[[], Any], wire: Wire | None = None) -> Any:
+        """In another thread, so that one that waits is found out; at once, if it is heard on the wire."""
         running = Call(what, call)
-        if not running.ended():
+        if wire is not None:
+            until = time.monotonic() + PATIENCE
+            while not running.ended(0.01) and time.monotonic() < until:
+                if wire.said():
+                    raise Broken(f"{what} sent {wire.said()} bytes to the server, and waits for an answer")
+        if not running.ended(None if wire is None else 0.0):
             raise Broken(f"{what} still waits after {PATIENCE:g} s, while the other side is silent")
         if running.error is not None:
             raise running.error
@@ -193,6 +199,8 @@ class Bench:
         state = self.driver.state(connection)
         if state not in (IDLE, UNKNOWN):
             raise Broken(f"after {after} the state is {state.value}")
+        if (glimpse := self.driver.glimpse(connection)) not in (IDLE, UNKNOWN):
+            raise Broken(f"after {after} glimpse is {glimpse.value}")
         if self.driver.autocommit(connection) is not mode and self.driver.has_autocommit:
             raise Broken(f"after {after} autocommit is {self.driver.autocommit(connection)}, and it was {mode}")
         if self.driver.settled(connection, mode) is not (state is IDLE):

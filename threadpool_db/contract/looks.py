@@ -42,7 +42,7 @@ def local(bench: Bench) -> None:
                     bench.change(connection)
                 with bench.silence(connection) as wire:
                     for name, look in _looks(bench, connection, mode, in_transaction).items():
-                        answer = bench.promptly(name, look)
+                        answer = bench.promptly(name, look, wire)
                         if wire is not None and wire.said():
                             raise Broken(f"{name} sent {wire.said()} bytes to the server")
                         if name == "peek" and not answer and not in_transaction:
@@ -67,12 +67,14 @@ def glimpse_beside_a_call(bench: Bench) -> None:
         else:
             assert bench.acts.stall is not None
             call = Call("stall", lambda: bench.acts.stall(connection))  # type: ignore[misc]
-            for _ in range(20):  # for a while, for nobody knows when it is in the middle of it
-                seen = bench.promptly(
-                    "glimpse, during another thread's call,", lambda: bench.driver.glimpse(connection)
-                )
-                call.ended(0.01)
-            _end_unwired(bench, connection, call)
+            try:
+                for _ in range(20):  # for a while, for nobody knows when it is in the middle of it
+                    seen = bench.promptly(
+                        "glimpse, during another thread's call,", lambda: bench.driver.glimpse(connection)
+                    )
+                    call.ended(0.01)
+            finally:  # whatever is found: nobody may close what is in the middle of a call
+                _end_unwired(bench, connection, call)
         if not isinstance(seen, TransactionState):
             raise Broken(f"glimpse answered {seen!r}, which is no TransactionState")
         call.ended()

@@ -53,9 +53,9 @@ def hears(bench: Bench) -> None:
         if driver.can_reset:
             bench.rest(connection)
             driver.reset(connection)
-            driver.watch(connection)
-            if driver.dirtied(connection):
+            if driver.dirtied(connection):  # before watch, which would forget it without a reset too
                 raise Broken("dirtied is true after a reset")
+            driver.watch(connection)
             if driver.has_autocommit:
                 driver.set_autocommit(connection, True)
             acts.leave(connection)

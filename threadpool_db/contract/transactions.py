@@ -6,7 +6,7 @@ from threadpool_db.contract.bench import Bench, Broken, Misled, promise
 from threadpool_db.drivers.base import IDLE
 
 
-@promise("state and settled never take an open transaction for none", of="state", acts="change")
+@promise("state, glimpse and settled never take an open transaction for none", of="state", acts="change")
 def state_is_no_guess(bench: Bench) -> None:
     driver = bench.driver
     for mode in bench.modes:
@@ -15,6 +15,8 @@ def state_is_no_guess(bench: Bench) -> None:
             bench.change(connection)
             if driver.state(connection) is IDLE:
                 raise Broken("state is idle, and a change waits for its commit")
+            if driver.glimpse(connection) is IDLE:
+                raise Broken("glimpse is idle, and a change waits for its commit")
             if driver.settled(connection, mode):
                 raise Broken("settled says yes, and a change waits for its commit")
             driver.rollback(connection)
@@ -107,7 +109,7 @@ def ends_what_it_did_not_begin(bench: Bench) -> None:
                     raise Broken(f"{end} did not end a hand-written BEGIN where autocommit is {mode}")
 
 
-@promise("a transaction that failed can be rolled back", of="rollback", acts="change seen err")
+@promise("a transaction that failed can be rolled back", of="commit", acts="change seen err")
 def rolls_back_what_failed(bench: Bench) -> None:
     acts = bench.acts
     for mode in bench.modes:
