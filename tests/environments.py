@@ -1,4 +1,4 @@
-"""Do the tests pass elsewhere: on every other CPython of this machine, and with the SQLAlchemy before this one?
+"""Do the tests pass elsewhere: on other CPythons of this machine, and with the SQLAlchemy before this one?
 
     python -m tests.environments [pytest option ...]
     python -m tests.environments --measure [pytest option ...]
@@ -6,6 +6,7 @@
 Each gets a small virtual environment of its own under .venv/elsewhere, and one line is printed for each. Another
 Python has pytest and the package, no driver: core and shell are tested there, `--db sqlite` leaves out databases that
 need one, and tests of drivers, hosts and servers live elsewhere than in SHELL. Another SQLAlchemy has the drivers too.
+With `-m ''`, by which the proof asks for every test, it is every Python; else the oldest and the newest.
 
 With `--measure`, for a machine that does nothing else meanwhile, it is those Pythons of MEASURED that this one is not,
 one after the other: SQLAlchemy and the drivers are there, its tests must pass, and `python -m tests.bench --check` must
@@ -37,6 +38,8 @@ NOT_ON_ALL = (
     "tests/core/test_ledger_interrupts.py",
     "tests/core/test_ledger_walk.py",
 )
+# what takes long, and is the proof's to try there
+LONG = ("tests/checkout/test_contract.py", "tests/core/test_permits.py", "tests/ext/test_sqlalchemy_resets.py")
 # sqlite3 says so from Python 3.13 on, whenever the collector comes to what a test of dropped connections has left
 QUIETLY = ("-W", "ignore:unclosed database:ResourceWarning")
 PYTHONS = ((3, 10), (3, 11), (3, 12), (3, 13))
@@ -57,12 +60,13 @@ class Environment:
 
 
 def environments(every: bool) -> Iterator[Environment]:
-    """``every``: those between the oldest and the newest Python, too."""
-    here = sys.version_info[:2]
-    yield Environment("SQLAlchemy 2.0", here, ("SQLAlchemy>=2.0,<2.1", *HOSTS, *DRIVERS, *TOOLS), chosen(ENGINES, ()))
+    """``every``: those between the oldest and the newest Python, too, and what takes long."""
+    here, left_out = sys.version_info[:2], () if every else LONG
+    install = ("SQLAlchemy>=2.0,<2.1", *HOSTS, *DRIVERS, *TOOLS)
+    yield Environment("SQLAlchemy 2.0", here, install, chosen(ENGINES, left_out))
     for version in PYTHONS if every else (PYTHONS[0], PYTHONS[-1]):
         if version != here:
-            tests = ("--db", "sqlite", *QUIETLY, *chosen(SHELL, NOT_ON_ALL))
+            tests = ("--db", "sqlite", *QUIETLY, *chosen(SHELL, (*NOT_ON_ALL, *left_out)))
             yield Environment(f"CPython {version[0]}.{version[1]}", version, TOOLS, tests)
 
 
