@@ -170,7 +170,7 @@ LEAVES = [
     ("listen mine", "LISTEN", "straight to the server"),
     ("declare mine cursor with hold for select 1", "DECLARE WITH HOLD", "straight to the server"),
     ("discard all", "DISCARD", "straight to the server"),
-    ("do $$begin end$$", "DO", "through a cursor"),
+    ("do $$begin execute 'select 1'; end$$", "DO", "through a cursor"),
     ("frobnicate", "FROBNICATE", "through a cursor"),
 ]
 
