@@ -409,6 +409,7 @@ POSTGRESQL = [
         select 1 as a into pg_temp_3.tt
         create extension hstore schema pg_temp_3
         do $$ begin perform '\'; set work_mem = '8MB'; end $$
+        do $$ begin perform '\''; set work_mem = '8MB'; perform '\''; end $$
         do language plperl $$ $$
         do $$ begin set local work_mem = '8MB'
         do $$ ' this never ends $$

@@ -394,6 +394,7 @@ RESET, SET, INIT_DB, ROLLBACK = 1, 1, 1, 1
         ("", say("select sets_user_variable()"), ROLLBACK + RESET + SET),
         ("", clean("set @a = 1", "create temporary table used (a int)"), RESET + SET),
         ("&init_command=set%20@b%3D7", say("set @a = 1"), RESET + SET + 1),
+        ("", lambda connection: connection.autocommit(True) or say("set @a = 1")(connection), RESET + SET),
         ("", say("use test"), RESET + INIT_DB + SET),
         ("", clean("set @a = 1", "use test"), RESET + INIT_DB + SET),
         ("", clean("set @a = 1", b"/*!50000use test*/"), RESET + INIT_DB + SET),
@@ -408,6 +409,7 @@ def test_a_reset_takes_as_few_round_trips_as_can_be(
     with create_pool(f"{database}?ssl=false{options}", max_size=1) as pool:
         with pool.connection() as connection:
             made, mode, number = session(connection), connection.get_autocommit(), connection.thread_id()
+            modes = connection.autocommit_mode
             connection.rollback()
         lease = pool.checkout()
         dirt(lease.connection)
@@ -416,6 +418,7 @@ def test_a_reset_takes_as_few_round_trips_as_can_be(
         assert questions(admin) - before - 1 == expected
         with pool.connection() as connection:
             assert (session(connection), connection.get_autocommit(), connection.thread_id()) == (made, mode, number)
+            assert connection.autocommit_mode is modes, "for a connect of PyMySQL's own"
             connection.rollback()
             say("select sets_user_variable()")(connection)
             assert pool._upkeep.driver.dirtied(connection), "the server goes on telling"

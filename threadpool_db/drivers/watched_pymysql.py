@@ -103,7 +103,7 @@ def telling(kind: type, contexts: dict[str, Any], module: Any) -> type:
             stock = module.converters.encoders
             encoders = getattr(self, "encoders", {})
             self.quotes = all(stock.get(kind) is encoder for kind, encoder in encoders.items())
-            self.left, self.hears, self.moved = False, True, False
+            self.left, self.hears = False, True
 
         def leave(self) -> None:
             """A statement left something: nothing more needs to be heard until the reset."""

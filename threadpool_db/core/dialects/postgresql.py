@@ -53,18 +53,10 @@ def _create(tokens: list[str]) -> Finding:
 
 
 def _ends_with_its_transaction(tokens: list[str]) -> bool:
-    """A table ON COMMIT DROP; in autocommit it is gone at once."""
-    depth = 0
-    words = []
-    for token in tokens:
-        depth += (token == "(") - (token == ")")
-        if token == "AS" and not depth:
-            break  # a query follows
-        if not depth:
-            words.append(token)
-    start = [word for word in words[:4] if word not in ("LOCAL", "GLOBAL")]
+    """A table ON COMMIT DROP; in autocommit it is gone at once. ON is reserved: these words stand nowhere else."""
+    start = [word for word in tokens[:4] if word not in ("LOCAL", "GLOBAL")]
     return start[1:3] in (["TEMP", "TABLE"], ["TEMPORARY", "TABLE"]) and ("ON", "COMMIT", "DROP") in zip(
-        words, words[1:], words[2:], strict=False
+        tokens, tokens[1:], tokens[2:], strict=False
     )
 
 
