@@ -144,8 +144,8 @@ def test_very_many_times_too_and_without_hooks(bank, kind, preload, config, tmp_
 
 @on("mariadb")
 def test_a_quick_stop_may_break_requests_off_and_leaves_no_session_and_no_half_transfer(bank, tmp_path):
-    """Also where a worker has to be killed. gunicorn's signal handler shuts its executor down, and deadlocks if it strikes
-    while the same thread hands a request to it: seen once in seven stops, in ``shutdown`` above ``submit``."""
+    """Also where a worker has to be killed. gunicorn's signal handler shuts its executor down, and deadlocks if it
+    strikes while the same thread hands a request to it: seen once in seven stops, in ``shutdown`` above ``submit``."""
     options = {"max_size": SIZE}
     with Gunicorn(tmp_path, bank.site.url(), options=options, threads=THREADS, graceful_timeout=2) as gunicorn:
         with Clients(gunicorn, bank) as clients:
