@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from sys import _getframe as getframe
 from types import FrameType
 from typing import Any, TypeVar
 
 from threadpool_db.checkout import per_operation, per_thread, permitted
 from threadpool_db.checkout.blocks import ConnectionBlock, Scope, TransactionBlock
-from threadpool_db.checkout.pin import Begun, Hold, ThreadEnd
+from threadpool_db.checkout.pin import Begun, Hold, ThreadEnd, act
 from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.entry import Entry
@@ -39,6 +40,7 @@ class Face(ConnectionPool[Any]):
         self._mine = threading.local()
         self._pins_told: set[tuple[str, str]] = set()
         self._keeps = _KEEPS[self._config.checkout]
+        self._may_be_brief = self._config.checkout == "operation"
         self._looks_after_sessions = self._config.reset != "never"
 
     # --- Operations -------------------------------------------------------------------------------------------------
@@ -49,9 +51,45 @@ class Face(ConnectionPool[Any]):
         Joins the transaction or block that this thread is in. Outside of one it is committed at once. A hand-written
         BEGIN pins the connection to the thread until the transaction ends. The driver's errors pass through.
         """
-        return self._operate(
-            sql, timeout, caller(), self._operation_mode, lambda connection: run(connection, sql, parameters)
-        )
+        try:
+            frame = getframe(1)
+        except ValueError:
+            frame = getframe()  # see caller()
+        if self._may_be_brief:
+            hold, dialect = self._hold(), self._upkeep.driver.dialect
+            if hold.lease is None and not hold.blocks and hold.taken_away is None and dialect:
+                judged = judge(sql, dialect)
+                if not (judged.dirty or judged.begins or judged.asks_session):
+                    return self._operate_briefly(hold, sql, parameters, timeout, frame)
+        mode = self._operation_mode
+        return self._operate(sql, timeout, frame, mode, lambda connection: run(connection, sql, parameters))
+
+    def _operate_briefly(
+        self, hold: Hold, sql: str, parameters: Parameters | None, timeout: float | None, frame: FrameType
+    ) -> Result:
+        """The common case of ``_operate``, at two thirds of its cost: a thread that holds nothing, a statement that
+        leaves nothing. The hold knows nothing of it."""
+        lease = self.checkout(timeout, _frame=frame, _autocommit=self._operation_mode)
+        entry, upkeep = entry_of(lease), self._upkeep
+        connection = entry.connection
+        if connection is None:
+            raise lease._ended()  # taken away a moment ago
+        try:
+            result = run(connection, sql, parameters)
+            if entry.autocommit is not True:
+                upkeep.driver.commit(connection)
+        except BaseException as error:
+            self._checkin(lease, error)
+            raise
+        try:
+            settled = upkeep.settled(connection, entry.autocommit)
+            if not settled and hold.lease is None and not hold.blocks and self._in_transaction(entry):
+                hold.lease = lease  # a function of the database has begun one
+                return result
+        except Exception:
+            settled = False
+        self._checkin(lease, settled=settled)
+        return result
 
     def _operate(
         self,
@@ -87,7 +125,7 @@ class Face(ConnectionPool[Any]):
                 if not (hold.kept or hold.blocks or self._config.checkout == "thread"):
                     self._tell_of_pin(judged.why, where(frame.f_code, frame.f_lasti))
                 entry.reset_first = hold.pinned = True
-            result = action(connection)
+            result = act(hold, action, connection)
             if begun is not None and not joined and (implicit or judged.begins):
                 hold.begun, begun.open = begun, True
             elif not joined and not begins and entry.autocommit is not True:

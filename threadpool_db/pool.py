@@ -284,14 +284,15 @@ class ConnectionPool(Generic[C]):
         if lease._pool is not self:
             raise PoolMisuse(f"pool {self.name!r}: this lease belongs to pool {lease._pool.name!r}; give it back there")
 
-    def _checkin(self, lease: Lease[C], error: BaseException | None = None) -> None:
+    def _checkin(self, lease: Lease[C], error: BaseException | None = None, settled: bool = False) -> None:
+        """``settled``: as the driver has just said."""
         claim = lease._claim
         if claim is None:
             self._warn_ended()
             return
         entry = claim.entry
         try:
-            settled = error is None and self._upkeep.settled(entry.connection, entry.autocommit)
+            settled = settled or (error is None and self._upkeep.settled(entry.connection, entry.autocommit))
         except Exception:
             settled = False
         if self._inside():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.checkout import Db, Other, prepared, server_url
-from threadpool_db import Pool, PoolMisuse
+from threadpool_db import Pool, PoolMisuse, create_pool
 from threadpool_db.checkout.per_operation import keeps
 from threadpool_db.checkout.pin import Hold
 from threadpool_db.waiting import Mailbox
@@ -172,3 +175,74 @@ class TestSomethingLeftInTheSession:
                 pool.execute("select 1")
             pool.execute(server.insert(1))
         assert server.rows() == [1]
+
+
+# --- What a function of the database does in the middle of an operation, in this same thread --------------------------
+
+
+def _act(act: Callable[[sqlite3.Connection], object], path: Path, **options: Any) -> Pool:
+    """A pool over a database which has a function ``act()``."""
+    return create_pool(
+        f"sqlite:///{path}/test.db",
+        max_size=2,
+        timeout=1,
+        on_connect=lambda connection: connection.create_function("act", 0, lambda: act(connection) and None),
+        **options,
+    )
+
+
+def test_a_transaction_that_a_function_begins_keeps_the_connection(tmp_path: Path) -> None:
+    with _act(lambda connection: connection.execute("begin"), tmp_path) as pool:
+        pool.execute("select act()")
+        assert pool.in_transaction
+        assert pool.stats().in_use == 1
+        pool.execute("rollback")
+        assert pool.stats().in_use == 0
+
+
+def test_a_function_may_use_the_pool(tmp_path: Path) -> None:
+    with _act(lambda connection: pool.execute("select 1"), tmp_path) as pool:
+        assert pool.execute("select act(), 2") == [(None, 2)]
+        assert (pool.stats().in_use, pool.stats().total) == (0, 2)
+
+
+def test_a_lease_that_a_function_takes_is_kept_beside(tmp_path: Path) -> None:
+    with _act(lambda connection: pool.lease(), tmp_path) as pool:
+        assert pool.execute("select act(), 2") == [(None, 2)]
+        assert pool.stats().in_use == 1
+        pool.release()
+        assert pool.stats().in_use == 0
+
+
+def test_a_lease_taken_by_a_function_that_begins_a_transaction_costs_that_one(tmp_path: Path) -> None:
+    with _act(lambda connection: (pool.lease(), connection.execute("begin")), tmp_path) as pool:
+        pool.execute("select act()")
+        assert not pool.in_transaction
+        assert pool.stats().in_use == 1
+        pool.release()
+
+
+def test_a_function_must_not_use_the_connection_that_its_thread_keeps(tmp_path: Path) -> None:
+    said = []
+
+    def use(connection: sqlite3.Connection) -> None:
+        with pytest.raises(PoolMisuse, match=r"in the middle of an operation.*checkout\(\)") as refused:
+            pool.execute("select 1")
+        said.append(refused)
+        with pytest.raises(PoolMisuse, match="in the middle"):
+            pool.lease()
+        with pool.checkout() as another:
+            assert another is not connection
+
+    with _act(use, tmp_path, checkout="thread") as pool, pool.scope():
+        assert pool.execute("select act(), 2") == [(None, 2)]
+        assert said
+        assert pool.stats().in_use == 1
+
+
+def test_a_driver_that_cannot_say_costs_nobody_his_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create_pool(f"sqlite:///{tmp_path}/test.db", max_size=1) as pool:
+        pool.execute("select 1")
+        monkeypatch.setattr(pool._upkeep, "settled", lambda connection, autocommit: 1 / 0)
+        assert pool.execute("select 2") == [(2,)]
+        assert pool.stats().in_use == 0

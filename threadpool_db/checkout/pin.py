@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from threadpool_db.errors import PoolMisuse
 from threadpool_db.lease import Lease
 from threadpool_db.waiting import Holder, Mailbox
 
 if TYPE_CHECKING:
     from threadpool_db.checkout.reader import Reader
+
+R = TypeVar("R")
 
 
 class Hold:
@@ -51,6 +56,11 @@ class Hold:
         lease = self.lease
         abandoned = self.begun is not None and not self.begun.open  # its proxy was dropped
         if (self.unsettled or abandoned) and not self.blocks:
+            if _acting(self):
+                raise PoolMisuse(
+                    "this thread is in the middle of an operation on its connection; what that calls back (a function "
+                    "of the database, an adapter of parameters) needs a connection of its own: checkout()"
+                )
             self.forget()
             if lease is not None and lease.active:
                 lease.discard()
@@ -100,6 +110,19 @@ class Hold:
     def kept(self) -> bool:
         """Is it kept between operations? A pin by something in the session lasts as long as the scope around it."""
         return self.sticky or (self.pinned and self.scopes > 0) or bool(self.readers)
+
+
+def act(hold: Hold, action: Callable[[Any], R], connection: Any) -> R:
+    """One operation with what the hold has. The frame of this call is how ``_acting`` knows of it."""
+    return action(connection)
+
+
+def _acting(hold: Hold) -> bool:
+    """Is the hold's thread in the middle of an operation, or did an interrupt leave the hold like this?"""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not (frame.f_code is act.__code__ and frame.f_locals["hold"] is hold):
+        frame = frame.f_back
+    return frame is not None
 
 
 class Begun:
