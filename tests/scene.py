@@ -61,6 +61,16 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def put_at_hand(pool: Any, **tools: Any) -> None:
+    """Others for what the pool's short ways use: inside, now, acquire, take, give, release."""
+    names = ("inside", "now", "acquire", "take", "give", "release")
+    at_hand = dict(zip(names, pool._at_hand, strict=True))
+    assert tools.keys() <= at_hand.keys()
+    pool._at_hand = tuple((at_hand | tools).values())
+    if "now" in tools:
+        pool._now = tools["now"]
+
+
 class Seen(list[Event]):
     """A list of events that is its own observer."""
 

@@ -216,9 +216,9 @@ def test_only_on_checkout_and_on_checkin_cost_the_short_ways(name):
         for each in (plain, s):
             each.fill(1)
         for each, short in ((plain, True), (s, name != "on_checkout")):
-            entry = each.pool._take(each.clock.now())
+            entry = each.pool._ledger.take(each.clock.now())
             assert (entry is not None) is short
-            assert entry is None or each.pool._give(entry, each.clock.now())
+            assert entry is None or each.pool._ledger.give(entry, each.clock.now())
         assert plain.pool._upkeep.settled == plain.driver.settled
         assert (s.pool._upkeep.settled == s.driver.settled) is (name != "on_checkin")
 

@@ -111,11 +111,13 @@ class ConnectionPool(Generic[C]):
             None if budget is None else budget.permits,
             server=None if self._config.backoff is None else self._upkeep.outage(),
         )
-        self._take, self._give = self._ledger.take, self._ledger.give
         self._budget = budget
         self._lock = self._clock.lock() if budget is None else budget.join(self)
         self._inside = self._lock._is_owned
-        self._acquire, self._release = self._lock.acquire, self._lock.release
+        # What the short ways need, fetched at once: CPython does not keep in mind where an object has a function of its
+        # own, and asks the class first, each time.
+        ledger, lock = self._ledger, self._lock
+        self._at_hand = (self._inside, self._now, lock.acquire, ledger.take, ledger.give, lock.release)
         self._here = self._upkeep.hooks.here = threading.local()
         self._background = Background(self)
         self._lookout = self._listen()
@@ -151,13 +153,14 @@ class ConnectionPool(Generic[C]):
             holder = self._holder()
         if timeout is not None:
             check_timeout(timeout)
-        if self._inside():
+        inside, clock, acquire, take, _, release = self._at_hand
+        if inside():
             raise PoolMisuse(f"pool {self.name!r}: a finaliser that interrupted the pool cannot borrow from it")
-        now = self._now()
+        now = clock()
         # The bare calls cost half of what ``with`` does. An interrupt may fall before the lock is ours.
         try:
-            self._acquire()
-            entry = self._take(now)
+            acquire()
+            entry = take(now)
             if entry is not None:
                 entry.holder = holder
                 entry.code = frame.f_code
@@ -167,7 +170,7 @@ class ConnectionPool(Generic[C]):
                 arrival = self._ledger.arrivals - 1
         finally:
             try:
-                self._release()
+                release()
             except RuntimeError:
                 pass
         if entry is None:
@@ -295,15 +298,16 @@ class ConnectionPool(Generic[C]):
             settled = settled or (error is None and self._upkeep.settled(entry.connection, entry.autocommit))
         except Exception:
             settled = False
-        if self._inside():
+        inside, clock, acquire, _, give, release = self._at_hand
+        if inside():
             # somebody's finaliser, in the middle of our own locked section
             lease._claim = None
             self._mailbox.post(claim)
             return
-        now = self._now()
+        now = clock()
         handed, errand = False, None
         try:
-            self._acquire()
+            acquire()
             first = lease._claim is not None
             lease._claim = None
             if first and entry.state is LEASED:
@@ -311,14 +315,14 @@ class ConnectionPool(Generic[C]):
                 # borrower could not lose it as long as this thread waits for the interpreter
                 entry.claim, claim = claim, None
                 if settled and not entry.reset_first:
-                    if self._give(entry, now):
+                    if give(entry, now):
                         return
                     handed = self._hand(entry, now)
                 if not handed:
                     errand = self._errand(entry)
         finally:
             try:
-                self._release()
+                release()
             except RuntimeError:
                 pass
         if handed:

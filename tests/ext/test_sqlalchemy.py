@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import QueuePool
 
 from tests.ext.conftest import Creator, number, sessions, until, waiting
-from tests.scene import SOON, background, in_child, join
+from tests.scene import SOON, background, in_child, join, put_at_hand
 from tests.servers import MariaDB, Postgres
 from threadpool_db.errors import PoolMisuse, PoolTimeout, PoolUnavailable
 from threadpool_db.ext.sqlalchemy import CheckoutTimeout, CheckoutUnavailable, ThreadPool, records
@@ -523,7 +523,7 @@ class Stopwatch:
 
     def __init__(self, pool: ThreadPool) -> None:
         self.now = 1000.0
-        pool._inner._now = lambda: self.now
+        put_at_hand(pool._inner, now=lambda: self.now)
 
 
 def refuse() -> None:
@@ -706,27 +706,27 @@ class TestGarbage:
     def test_one_dropped_in_the_middle_of_a_checkout_is_found_by_it(self) -> None:
         pool = ThreadPool(Creator(), 1, 0)
         dropped = [pool.connect()]
-        take = pool._inner._take
+        take = pool._inner._ledger.take
 
         def interrupted(now: float) -> Any:
             dropped.clear()
             assert pool.checkedout() == 1  # only a note was left
             return take(now)
 
-        pool._inner._take = interrupted
+        put_at_hand(pool._inner, take=interrupted)
         assert number(background(pool.connect).result(SOON)) == 1
 
     def test_one_dropped_in_the_middle_of_a_checkin_wakes_who_waits(self) -> None:
         pool = ThreadPool(Creator(), 2, 0)
         dropped, held = [pool.connect()], pool.connect()
         first, second = line_up(pool, 2)
-        give = pool._inner._give
+        give = pool._inner._ledger.give
 
         def interrupted(entry: Any, now: float) -> bool:
             dropped.clear()
             return give(entry, now)
 
-        pool._inner._give = interrupted
+        put_at_hand(pool._inner, give=interrupted)
         held.close()
         assert sorted(number(future.result(SOON)) for future in (first, second)) == [1, 2]
 
@@ -771,12 +771,12 @@ class TestGarbage:
         def interrupt() -> None:
             raise KeyboardInterrupt
 
-        acquire = pool._inner._acquire
+        at_hand = pool._inner._at_hand
         for action in (pool.connect, connection.close):
-            pool._inner._acquire = interrupt
+            put_at_hand(pool._inner, acquire=interrupt)
             with pytest.raises(KeyboardInterrupt):
                 action()
-            pool._inner._acquire = acquire
+            pool._inner._at_hand = at_hand
             assert pool._inner._lock.acquire(blocking=False)
             pool._inner._lock.release()
 

@@ -16,7 +16,7 @@ from sqlalchemy import event, exc, text
 from sqlalchemy.pool import QueuePool
 
 from tests.ext.conftest import Questions, sessions, until, waiting
-from tests.scene import SOON, background
+from tests.scene import SOON, background, put_at_hand
 from tests.servers import MariaDB, Postgres
 from threadpool_db.drivers.base import OPEN
 from threadpool_db.drivers.sockets import Socket, poll_socket
@@ -113,7 +113,9 @@ def later(engine: Any, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """So much silence."""
     inner = engine.pool._inner
     now = inner._now
-    monkeypatch.setattr(inner, "_now", lambda: now() + seconds)
+    for name in ("_now", "_at_hand"):
+        monkeypatch.setattr(inner, name, getattr(inner, name))  # for the end
+    put_at_hand(inner, now=lambda: now() + seconds)
 
 
 class TestDead:

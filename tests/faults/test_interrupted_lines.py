@@ -99,7 +99,7 @@ def lets_go_of_lock(file, line):
     if text == "try:":
         text = linecache.getline(file, line + 1).strip()
     returns = text.startswith("return") and "(" not in text
-    return returns or text == "self._release()" or (text.startswith("with ") and text.endswith("_lock:"))
+    return returns or text == "release()" or (text.startswith("with ") and text.endswith("_lock:"))
 
 
 # The operations: each writes two rows or none -------------------------------------------------------------------------

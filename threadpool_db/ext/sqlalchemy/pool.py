@@ -143,12 +143,13 @@ class ThreadPool(Pool):
             holder = inner._here.holder
         except AttributeError:
             holder = inner._holder()
-        if inner._inside():
+        inside, clock, acquire, take, _, release = inner._at_hand
+        if inside():
             raise PoolMisuse(f"pool {inner.name!r}: a finaliser that interrupted the pool cannot borrow from it")
-        now = inner._now()
+        now = clock()
         try:
-            inner._acquire()
-            entry = inner._take(now)
+            acquire()
+            entry = take(now)
             if entry is not None:
                 entry.holder = holder
                 record: Record = entry.connection
@@ -157,7 +158,7 @@ class ThreadPool(Pool):
                 last_used = entry.last_used
         finally:
             try:
-                inner._release()
+                release()
             except RuntimeError:
                 pass
         if entry is None:
@@ -169,12 +170,13 @@ class ThreadPool(Pool):
     # Pool's own would call _do_return_conn, a frame more for each checkin
     def _return_conn(self, record: Any) -> None:
         inner = self._inner
-        if inner._inside():
+        inside, clock, acquire, _, give, release = inner._at_hand
+        if inside():
             inner.take_by_mail(record)
             return
-        now = inner._now()
+        now = clock()
         try:
-            inner._acquire()
+            acquire()
             claim: Claim | None = record.claim
             if claim is None:
                 return  # given back already, or another process's
@@ -184,14 +186,14 @@ class ThreadPool(Pool):
             entry.connection = record
             entry.claim = claim
             record.claim = claim = None
-            if inner._give(entry, now):
+            if give(entry, now):
                 return
             handed = inner._hand(entry, now)
             if not handed:
                 errand = inner._errand(entry)
         finally:
             try:
-                inner._release()
+                release()
             except RuntimeError:
                 pass
         if handed:
