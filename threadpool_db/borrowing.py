@@ -72,7 +72,7 @@ class Borrowing:
             if dead is None:
                 if self._timeout <= 0:
                     pool._tell(self._ledger.snatch, waiter, apart=True)
-                elif self._ledger.reach.failing or not self._queue():
+                elif not self._queue():
                     pool._tell(self._ledger.join, waiter, apart=True)
             else:
                 waiter.claim = dead
@@ -98,10 +98,11 @@ class Borrowing:
             raise
 
     def _queue(self) -> bool:
-        """The usual case, a full pool: into the line and to sleep, under one lock. False: there may be more to do."""
+        """The usual cases: into the line of a full pool and to sleep, under one lock; or away from a database that is
+        out of reach, where each thread comes again and again. False: there may be more to do."""
         pool, waiter = self._pool, self._waiter
         with pool._lock:
-            if not self._ledger.queue(waiter, self._start):
+            if not (self._ledger.queue(waiter, self._start) or self._ledger.turn_away(waiter, self._start)):
                 return False
             self._lie_down()
         self._doze()

@@ -452,6 +452,9 @@ def refusals(world: World, name: str, before: Before, done: Done) -> None:
             right = own and name == "join" and len(before.line) - ordered >= setting.max_waiting
         elif why == "unavailable":
             right = world.unavailable and ticket.cause is not None
+            if own and name == "join":
+                tries = world.ever_connected and world.now >= world.retry_at and could_open(world)
+                right = right and not world.shut and (setting.background or not tries)
         elif why == "connect failed":
             his = (ticket in before.line[:1] and abandoned) if setting.background else own
             right = his if setting.backoff is None else not world.ever_connected

@@ -563,6 +563,14 @@ MUTANTS = [
         "a full pool lets one queue in an outage", "audit", LEDGER,
         "        if self.reach.failing_since < math.inf:", "        if False:", "out of reach, one slot",
     ),
+    Mutant(
+        "who comes to a closed pool hears of the outage", "refusals", LEDGER,
+        "if self.closed or now >= reach.fill_at", "if now >= reach.fill_at", "out of reach, background",
+    ),
+    Mutant(
+        "nobody is elected to try", "refusals", LEDGER,
+        "if self.closed or now >= reach.fill_at", "if self.closed", "out of reach",
+    ),
     # --- questions
     Mutant(
         "an answer is a use", "fresh", LEDGER,

@@ -204,7 +204,7 @@ class World:
         if name in ("join", "snatch"):
             ticket = self.core.line.Ticket(who)
             self.callers[who] = Caller(LINE, ticket)
-            if name == "join" and ledger.queue(ticket, now):
+            if name == "join" and (ledger.queue(ticket, now) or ledger.turn_away(ticket, now)):
                 return Done(ticket)
             return Done(ticket, orders=(ledger.join if name == "join" else ledger.snatch)(ticket, now))
         if name == "use":

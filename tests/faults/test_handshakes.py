@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import socket
 import time
+from math import inf
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ def stalled(bank: Bank, after: int, way: dict[str, Any]) -> None:
     site = bank.site
     limit = max(site.shortest_connect, 1.0)
     options = {"max_size": SIZE, "timeout": PATIENCE, "connect_timeout": limit, "backoff": Backoff(0.05, 0.1)}
+    options["grace"] = inf  # else whoever comes is refused at once, and none of this is met
     with Meddler(site.server.port) as wire, site.pool(wire.port, **options, **way) as pool:
         eventually(lambda: tried(pool) is None, "the server is met")
         pool.recycle()

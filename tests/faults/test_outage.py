@@ -87,17 +87,21 @@ def pass_time(seconds: float) -> None:
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """What the test runner has is not looked through by a collection that lands in somebody's request."""
+    """What the test runner has, and what it notes of all these requests, is not looked through by a collection that lands
+    in one of them: that takes 300 ms."""
+    young, middle, old = gc.get_threshold()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(young, middle, 1_000_000)
     yield
+    gc.set_threshold(young, middle, old)
     gc.unfreeze()
 
 
 @pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize(
     ("seconds", "breath", "pools"),
-    [(2.5, 0.1, 2), pytest.param(20, 0.0, 1, marks=[pytest.mark.proof, pytest.mark.timeout(300)])],
+    [(2.5, 0.1, 2), pytest.param(20, 0.01, 1, marks=[pytest.mark.proof, pytest.mark.timeout(300)])],
 )
 def test_an_outage_costs_the_server_one_connect_in_each_step_and_nobody_his_time(
     bank_or_tls: Bank, doorman: Doorman, seconds: float, breath: float, pools: int
@@ -161,8 +165,7 @@ def test_an_outage_costs_the_server_one_connect_in_each_step_and_nobody_his_time
               f"{healed - tried_at:.3f} s, failures on for {failed_until - healed:.3f} s")  # fmt: skip
         in_time(statistics.median(waits), AT_ONCE, "a refusal in the median")
         in_time(worked, AT_ONCE, "what a refusal takes of the processor")
-        if breath:  # else they wait for each other, and for nothing else
-            in_time(p99, AT_ONCE, "a refusal in 99 of 100 cases")
+        in_time(p99, AT_ONCE, "a refusal in 99 of 100 cases")
         assert waits[-1] < 2.0
 
         # the way back: within a step of its return the server is tried, and that does it

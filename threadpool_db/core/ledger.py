@@ -169,6 +169,16 @@ class Ledger:
             ticket.refuse(Refusal.FULL)
         return True
 
+    def turn_away(self, ticket: Ticket, now: float) -> bool:
+        """Refuse at once who comes while the database is out of reach. False: nothing was done, ``join`` must. A
+        pool without a background, which elects who comes to try, fills nothing, and is never here."""
+        reach = self.reach
+        if self.closed or now >= reach.fill_at or not self.unavailable(now):
+            return False
+        self._arrive(ticket, now)
+        ticket.refuse(Refusal.UNAVAILABLE, reach.error)
+        return True
+
     # --- The line ---------------------------------------------------------------------------------------------------
 
     def join(self, ticket: Ticket, now: float) -> Orders:
