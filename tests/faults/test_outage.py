@@ -87,8 +87,8 @@ def pass_time(seconds: float) -> None:
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """What the test runner has, and what it notes of all these requests, is not looked through by a collection that lands
-    in one of them: that takes 300 ms."""
+    """What the test runner has, and what it notes of all these requests, is not looked through by a collection that
+    lands in one of them: that takes 300 ms."""
     young, middle, old = gc.get_threshold()
     gc.collect()
     gc.freeze()
