@@ -52,7 +52,12 @@ class KeptWorld(World):
         super().__init__(scheduler, shell, config, make)
         self._background = self.pool._background
         lock, leaf = self.pool._lock, scheduler.leaf
-        self.driver.inside = lambda: lock._is_owned() or leaf._is_owned() or scheduler.current.name.startswith("keeper")
+
+        def inside() -> bool:
+            me = scheduler.current  # what somebody's finaliser does in the scheduler's thread is his own affair
+            return lock._is_owned() or leaf._is_owned() or (me.name.startswith("keeper") and not me.finalising)
+
+        self.driver.inside = inside
         give_up = self.ledger.overdue
 
         def overdue(entry: Any, *rest: Any, **more: Any) -> Any:
