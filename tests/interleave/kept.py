@@ -54,8 +54,12 @@ class KeptWorld(World):
         lock, leaf = self.pool._lock, scheduler.leaf
 
         def inside() -> bool:
-            me = scheduler.current  # what somebody's finaliser does in the scheduler's thread is his own affair
-            return lock._is_owned() or leaf._is_owned() or (me.name.startswith("keeper") and not me.finalising)
+            me = scheduler.current
+            if (
+                me.finalising
+            ):  # somebody's finaliser gives a lease back: in whose thread, and inside what, it chose itself
+                return lock._is_owned()
+            return lock._is_owned() or leaf._is_owned() or me.name.startswith("keeper")
 
         self.driver.inside = inside
         give_up = self.ledger.overdue

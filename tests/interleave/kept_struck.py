@@ -66,6 +66,7 @@ def closed_beside_a_note(w: KeptWorld) -> None:
         if w.s.time >= 1005.0 and not w.s.hurries:
             raise Broken("no lost wake-up", "close() slept its whole timeout beside the note of a dropped lease")
 
+    w.allowed.add("closed")
     w.fill(1)
     w.part("A", w.visit, seconds=0.5, end="drop", timeout=0)
     w.part("closer", close)

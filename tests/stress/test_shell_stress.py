@@ -23,6 +23,7 @@ from collections import Counter
 import pytest
 
 from tests.scene import Scene, background, in_child, scene
+from tests.scene import until as until_true
 from threadpool_db import Backoff, ConnectFailed, Fixed, Overflow, PoolMisuse, PoolOverloaded, PoolTimeout
 from threadpool_db.core.sizing import Elastic
 from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN
@@ -258,10 +259,11 @@ def fork_again_and_again(s: Scene, until: float) -> int:
         signal.alarm(20)  # if it hangs
         s.clock.calm = True
         before = s.pool.stats()
-        assert before.waiting == before.in_use == 0 and before.total <= s.pool._config.min_size
+        assert before.waiting == 0 and before.total <= s.pool._config.min_size
         for _ in range(3):
             s.pool.checkout(timeout=10).checkin()
-        assert s.pool.stats().in_use == 0 and 1 <= len(s.driver.open) <= s.pool.stats().max_size
+        until_true(lambda: s.pool.stats().in_use == 0)  # the keeper may be asking after one
+        assert 1 <= len(s.driver.open) <= s.pool.stats().max_size
         s.pool.close()
         assert s.driver.open == set() and s.driver.wrong == []
         return "well"
