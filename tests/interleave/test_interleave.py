@@ -214,7 +214,7 @@ def test_an_interrupt_anywhere_in_an_outage_in_more_orders(scenario: Scenario) -
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @victims(COLLECTED, KEPT_COLLECTED, SHARED_COLLECTED, OUTAGES_COLLECTED)
 def test_a_collection_anywhere_in_more_orders(scenario: Scenario, victim: str) -> None:
     assert not strike(scenario, "collect", 23, stride=23, victim=victim, first=3)

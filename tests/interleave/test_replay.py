@@ -28,7 +28,6 @@ FAILURES = [
     ("workers come and go", "one that goes leaves its gate behind", ""),
     ("two pools and two permits", "each pool has a lock of its own", ""),
     ("two pools try in turn", "a step is not used up", ""),
-    ("closed beside a note", "a note pokes nobody", ""),
     ("both are garbage", INSIDE, "A"),
     ("garbage amid connects", INSIDE, "A"),
     ("garbage amid connects", INSIDE, "worker"),
