@@ -82,6 +82,7 @@ def share(w: World, permits: int) -> tuple[World, World]:
         if one.hurt:
             if count > permits:
                 one.find(f"the cap: {count} of {permits} open or being opened")
+            lines.update({one: [], two: []})  # a place in line would keep what was granted to it
             return  # what an interrupt has left undone each pool finds for itself
         for each, other in ((one, two), (two, one)):
             line, lines[each] = lines[each], list(each.ledger.line)
