@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.scene import SOON, SocketDriver, leak_reported, scene
+from tests.scene import SOON, SocketDriver, background, leak_reported, scene
 from threadpool_db import (
     PoolTimeout,
 )
@@ -283,6 +283,30 @@ def test_a_waiter_is_served_by_a_replacement_when_the_returned_one_has_expired()
         [waiter] = s.line_up(1)
         held.checkin()
         assert waiter.result(SOON).connection.number == 2
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["alone", "with a keeper"])
+def test_while_people_wait_and_a_slot_is_free_the_replacement_is_opened_before_the_retirement(kept):
+    with scene(max_size=3, max_lifetime=100, lifetime_jitter=0, background=kept) as s:
+        worn = [s.pool.checkout(), s.pool.checkout()]
+        s.clock.advance(100)
+        connecting, closing = Latch(), Latch()
+        s.driver.script("connect", connecting)
+        s.driver.script("close", closing)
+        waiters = s.line_up(2, timeout=50) if kept else [s.borrow(timeout=50)]
+        connecting.wait_for(1)  # for somebody who waits, though nobody has retired yet
+        connecting.open()
+        with waiters[0].result(SOON) as replacement:
+            assert (replacement.number, s.driver.closed, len(s.driver.open)) == (3, 0, 3)
+            returning = background(worn[0].checkin)
+            closing.wait_for(1)
+            assert s.driver.calls["connect"] == 3, "its slot is free before it is closed"
+            closing.open()
+            returning.result(SOON)
+            for waiter in waiters[1:]:
+                assert waiter.result(SOON).connection.number == 4
+        worn[1].checkin()
+        assert s.driver.most_open == 3
 
 
 def test_a_checkin_retires_the_idle_ones_whose_time_is_over():

@@ -5,6 +5,7 @@ What cannot be wiped closes the connection, what is only an attribute is put bac
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -276,3 +277,21 @@ def test_a_watch_keeps_no_connection_alive(url: str) -> None:
         before = sys.getrefcount(connection)
         driver.watch(connection)
         assert sys.getrefcount(connection) == before
+
+
+def test_an_interrupt_in_the_authorizer_fails_its_statement_and_no_other(url: str) -> None:
+    """sqlite3 swallows it: what it says is all that is left of it."""
+
+    def interrupted(*what: Any) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    driver = driver_for(url)
+    with opened(driver) as connection:
+        driver.watch(connection)
+        connection.mark.theirs = interrupted
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            ask(connection, "select a from t")
+        connection.mark.theirs = None
+        assert ask(connection, "select a from t") == []
+        assert driver.settled(connection, False) and not driver.dirtied(connection)

@@ -19,15 +19,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from tests.core.promises import Broken
 from tests.core.walk import Edit, NotFound
 from tests.interleave.injection import Injection, Striker
 from tests.interleave.kept import KeptWorld
+from tests.interleave.order import Order, command
 from tests.interleave.scenarios import Scenario
 from tests.interleave.scheduler import Abort, Scheduler, Strategy
-from tests.interleave.strategies import Exhaustive, Priorities, RandomWalk
+from tests.interleave.strategies import Exhaustive
 from tests.interleave.world import Interrupted, World, repeatable
 from threadpool_db.config import PoolConfig
 
@@ -105,24 +106,6 @@ def _shell(files: list[str], rooms: dict[str, ModuleType]) -> SimpleNamespace:
     return shell
 
 
-class Order(NamedTuple):
-    """Which schedule: everything that decides it. ``walk`` or ``priorities``, with ``fine`` at every line."""
-
-    way: str
-    seed: int
-    fine: bool = False
-    injection: Injection | None = None
-
-    def strategy(self, length: int) -> Strategy:
-        if self.way == "priorities":
-            return Priorities(self.seed, length, 1 + self.seed % 4)
-        return RandomWalk(self.seed, self.fine)
-
-    def __str__(self) -> str:
-        extra = f", {self.injection}" if self.injection else ""
-        return f"{self.way} {self.seed}{' at every line' if self.fine else ''}{extra}"
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No collection but our own, no warnings, no log; errors in finalisers and in the background are kept."""
@@ -163,13 +146,15 @@ def _logged(record: logging.LogRecord) -> bool:
 class Explorer:
     """Plays one scenario again and again."""
 
-    def __init__(self, scenario: Scenario, shell: SimpleNamespace | None = None) -> None:
+    def __init__(self, scenario: Scenario, shell: SimpleNamespace | None = None, mutant: str = "") -> None:
         self.scenario = scenario
+        self.mutant = mutant  # the name of what is wrong with the shell
         self.shell = shell or imported()
         self.scheduler = Scheduler()
         self.config = PoolConfig(clock=self.scheduler, **{"background": False, "grace": math.inf, **scenario.options})
         self.outcomes: Counter[str] = Counter()
         self.schedules = 0
+        self.ways: set[int] = set()  # of the schedules: so many were different ones
         self.length = 60  # about how many points it has, fine ones apart
         self.fine_length = 600
 
@@ -181,12 +166,15 @@ class Explorer:
         tripped.clear()
         try:
             w = (KeptWorld if self.config.background else World)(s, self.shell, self.config)
+            if injection is not None:
+                w.striker = Striker(w, injection)  # now: the scheduler may be started, once, before the play begins
             self.scenario.play(w)
             if injection is not None:
-                w.striker = Striker(w, injection)
+                w.striker.counting = True
             for each in (w, *w.others):
                 each.begin()
             s.go(w.calm)
+            self.ways.add(s.way)
             w.collect()
             try:
                 for each in (w, *w.others):
@@ -228,37 +216,31 @@ class Explorer:
                 self.tell(broken, order)
 
     def tell(self, broken: Broken, order: Order) -> None:
+        """Raise it once more, with the command that brings it back and every step."""
+        again_by = command(self.scenario.name, order, self.mutant)
         try:
             self.order(order, record=True)
         except Broken as again:
             if again.promise == broken.promise and last_line(again) == last_line(broken):
                 if len(again.path) > LONG:
                     again.path[LONG // 2 : -LONG // 2] = ["..."]
-                again.path.insert(0, f"{self.scenario.name}, {order}:")
+                again.path.insert(0, again_by)
                 raise again from None
-        raise AssertionError(f"{self.scenario.name}, {order}: not the same again, it was {broken}")
+        raise AssertionError(f"{again_by}: not the same again, it was {broken}")
 
     def exhaust(self, bound: int = 2, most: float = float("inf")) -> bool:
         """Every schedule of so many preemptions; False if there were more than ``most``."""
         strategy = Exhaustive(bound)
-        while self.schedules < most:
+        while most > 0:
             try:
                 self.play(strategy)
             except Broken as broken:
-                with contextlib.suppress(Broken):
-                    self.play(strategy, record=True)
-                broken.path = self.scheduler.log or []
-                raise
+                self.tell(broken, Order("every", bound, choices=strategy.choices))
             if not strategy.more():
                 return True
+            most -= 1
         return False
 
 
 def last_line(broken: Broken) -> str:
     return broken.detail.rpartition("\n")[2]
-
-
-def orders(count: int, first: int = 0) -> Iterator[Order]:
-    """A mixture: of each four, one at every line."""
-    for seed in range(first, first + count):
-        yield Order(("walk", "priorities")[seed % 2], seed, seed % 4 == 3)

@@ -34,13 +34,15 @@ class Injection(NamedTuple):
 
 class Striker:
     """Puts one injection into one schedule, counting the places of all tasks of that name. ``struck``: where it
-    fell; "" when the schedule has fewer places."""
+    fell; "" when the schedule has fewer places. ``by``: whom, in whose code; ``garbage``: how much was collected."""
 
     def __init__(self, world: World, injection: Injection) -> None:
         self._world = world
         self._injection = injection
         self._seen = 0
-        self.struck = ""
+        self.struck = self.by = ""
+        self.garbage = 0
+        self.counting = False  # the play has begun
         self.locked = False  # did the victim hold the lock?
         self._plain: Callable[[Task], Any] = world.s.tracer_of
         world.s.tracer_of = self._tracer_of
@@ -54,7 +56,7 @@ class Striker:
         files: dict[str, bool] = {}
 
         def at_opcode(frame: FrameType, event: str, argument: object) -> Any:
-            if event == "opcode" and (anywhere or frame.f_lasti in interruptible(frame.f_code)):
+            if event == "opcode" and self.counting and (anywhere or frame.f_lasti in interruptible(frame.f_code)):
                 self._seen += 1
                 if self._seen == self._injection.number:
                     self._strike(frame)
@@ -74,12 +76,14 @@ class Striker:
 
     def _strike(self, frame: FrameType) -> None:
         world = self._world
-        self.struck = place(frame)
+        self.struck, self.by = place(frame), world.s.current.name.partition(" ")[0]
         self.locked = world.pool._lock._is_owned()
         if world.s.log is not None:
             world.s.log.append(f"{self._injection.victim}: {self._injection.kind} strikes, {self.struck}")
         if self._injection.kind == "interrupt":
-            world.hurt = True
+            for each in (world, *world.others):
+                each.hurt = True
             sys.settrace(None)
             raise Interrupted
+        self.garbage = len(world.garbage)
         world.collect()

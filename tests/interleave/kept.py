@@ -52,7 +52,16 @@ class KeptWorld(World):
         super().__init__(scheduler, shell, config, make)
         self._background = self.pool._background
         lock, leaf = self.pool._lock, scheduler.leaf
-        self.driver.inside = lambda: lock._is_owned() or leaf._is_owned() or scheduler.current.name.startswith("keeper")
+
+        def inside() -> bool:
+            me = scheduler.current
+            if (
+                me.finalising
+            ):  # somebody's finaliser gives a lease back: in whose thread, and inside what, it chose itself
+                return lock._is_owned()
+            return lock._is_owned() or leaf._is_owned() or me.name.startswith("keeper")
+
+        self.driver.inside = inside
         give_up = self.ledger.overdue
 
         def overdue(entry: Any, *rest: Any, **more: Any) -> Any:

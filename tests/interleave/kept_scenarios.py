@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.interleave.kept import KeptWorld
-from tests.interleave.scenarios import Scenario, _collect, scenario
+from tests.interleave.scenarios import Scenario, scenario
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.keeper import LINGER
 
@@ -276,35 +276,3 @@ def a_pool_is_dropped_with_jobs_in_the_queue(w: KeptWorld) -> None:
     w.driver.seconds["connect"] = 0.3
     w.part("A", leave)
     w.part("B", leave)
-
-
-# --- Plays for a finaliser that strikes a borrower, a worker or the scheduler: see injection.py
-
-
-KEPT_COLLECTED: list[Scenario] = []
-
-
-@scenario(among=KEPT_COLLECTED, background=True, max_size=3)
-def garbage_amid_connects(w: KeptWorld) -> None:
-    w.garbage.append(w.pool.checkout().checkin)
-    w.part("A", w.visit, end="discard")
-    w.part("B", w.visit)
-    w.part("C", w.visit)
-
-
-@scenario(among=KEPT_COLLECTED, background=True, max_size=3)
-def a_drop_amid_connects(w: KeptWorld) -> None:
-    _collect(w, 1)
-    w.part("A", w.visit, end="discard")
-    w.part("B", w.visit)
-    w.part("C", w.visit)
-
-
-@scenario(among=KEPT_COLLECTED, background=True, max_size=2, ping_after=1.0, keepalive=2.0)
-def garbage_amid_questions(w: KeptWorld) -> None:
-    w.fill(2)
-    w.garbage.append(w.pool.checkout().checkin)
-    w.rest(1.0)
-    w.part("A", w.visit)
-    w.part("B", w.visit, seconds=0.5)
-    w.part("time", w.rest, 3.0)

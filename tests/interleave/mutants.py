@@ -118,6 +118,26 @@ MUTANTS = [
         "            first = True\n",
     ),
     Mutant(
+        "cleaned before the lease is claimed", "one holder", "a dirty lease given back by two", POOL,
+        "        except Exception:\n"
+        "            settled = False\n"
+        "        if self._inside():\n",
+        "        except Exception:\n"
+        "            settled = False\n"
+        "        settled = settled or self._upkeep.clean(entry, error)\n"
+        "        if self._inside():\n",
+    ),
+    Mutant(
+        "closed before the lease is claimed",
+        "closed once or one holder or capacity", "a lease discarded by two", RETURNING,
+        "    ended = lease._claim is None\n"
+        "    errand = _end(pool, lease)\n",
+        "    ended = lease._claim is None\n"
+        "    if not ended:\n"
+        "        pool._upkeep.close(lease._claim.entry)\n"
+        "    errand = _end(pool, lease)\n",
+    ),
+    Mutant(
         "a dead one's borrower takes no place", "in order", "dead on look", BORROWING,
         "waiter.arrival, waiter.since = arrival, dead.entry.taken_at",
         "waiter.since = dead.entry.taken_at",
@@ -189,6 +209,18 @@ MUTANTS = [
         "detached, and still in the pool", "closed once", "some are detached", RETURNING,
         "        pool._tell(pool._ledger.detach, entry, bearer=errand)\n",
         "        pool._tell(pool._ledger.checkin, entry, bearer=errand)\n",
+    ),
+]
+
+#: What only a strike finds.
+STRUCK_MUTANTS = [
+    Mutant(
+        "a finaliser gives back as if nobody were inside", "nothing to mend or never trips or no needless waiting",
+        "garbage amid connects", POOL,
+        "        if self._inside():\n"
+        "            # somebody's finaliser",
+        "        if False:\n"
+        "            # somebody's finaliser",
     ),
 ]
 # fmt: on

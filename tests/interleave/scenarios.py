@@ -102,27 +102,41 @@ def dirty_ones_are_cleaned(w: World) -> None:
         w.part(name, w.visit, end="dirty")
 
 
-@scenario(max_size=1)
-def a_lease_given_back_by_two(w: World) -> None:
-    w.fill(1)
+def by_two(w: World, end: str = "", way: str = "checkin") -> None:
+    """One lease, which two threads end at once."""
     shared: list[Any] = []
-
     gate = w.s.gate()
 
     def give() -> None:
         w.s.wait(gate, math.inf)
-        shared[0].checkin()
+        getattr(shared[0], way)()
 
     def owner() -> None:
         lease = w.borrow(math.inf)
-        w.use(lease)
+        w.use(lease, end=end)
         shared.append(lease)
         gate.release()
-        lease.checkin()
+        getattr(lease, way)()
 
     w.part("A", owner)
     w.part("B", give)
     w.part("C", w.visit)
+
+
+@scenario(max_size=1)
+def a_lease_given_back_by_two(w: World) -> None:
+    w.fill(1)
+    by_two(w)
+
+
+@scenario(max_size=1)
+def a_dirty_lease_given_back_by_two(w: World) -> None:
+    by_two(w, end="dirty")
+
+
+@scenario(max_size=1)
+def a_lease_discarded_by_two(w: World) -> None:
+    by_two(w, way="discard")
 
 
 # --- Some connections end

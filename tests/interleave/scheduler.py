@@ -226,7 +226,8 @@ class Scheduler(Clock):
         self.current = self.main
         self.running = self.aborting = False
         self.broken: BaseException | None = None
-        self.points = 0
+        self.points = self.steps = 0
+        self.way = 0  # a hash of who went on at which step, and when time passed: as many as there are schedules
         self.fuse: float = TOO_LONG
         self.alarms: list[tuple[float, Callable[[], None]]] = []
         self.fine = frozenset(fine)
@@ -326,6 +327,7 @@ class Scheduler(Clock):
         else:
             following = self._next()
         Worker.parked.append(worker)
+        self.way = hash((self.way, self.steps, following.name))
         self.current = following
         following.baton.release()
 
@@ -370,6 +372,7 @@ class Scheduler(Clock):
         """Somebody else may run here."""
         if self.log is not None and not self.aborting:
             self._note(what)
+        self.steps += 1
         self.fuse -= 1
         if self.fuse <= 0:
             self._consult()
@@ -433,6 +436,7 @@ class Scheduler(Clock):
 
     def _switch(self, following: Task) -> None:
         me = self.current
+        self.way = hash((self.way, self.steps, following.name))
         self.current = following
         following.baton.release()
         me.baton.acquire()
@@ -473,6 +477,7 @@ class Scheduler(Clock):
         if self.log is not None:
             self.log.append(f"      {'' if rest else 'in a hurry, '}the time is {next_time:g}")
         self.time = max(self.time, next_time)
+        self.way = hash((self.way, self.steps, rest))
         for task in self.tasks:
             if not task.ready and task.until <= self.time:
                 task.ready = True
@@ -499,6 +504,7 @@ class Scheduler(Clock):
             if event == "line":
                 if self.log is not None and not self.aborting:
                     self.log.append(f"{self.current.name}: {place(frame)}")
+                self.steps += 1
                 self.fuse -= 1
                 if self.fuse <= 0:
                     self._consult()

@@ -20,6 +20,7 @@ from threadpool_db.core.line import PING, USE
 from threadpool_db.core.permits import LONGEST
 
 SHARED: list[Scenario] = []
+SHARED_COLLECTED: list[Scenario] = []
 
 
 class Look:
@@ -46,7 +47,7 @@ class Look:
 
     @staticmethod
     def since(ledger: Any) -> float:
-        return ledger.line.head.since if ledger.line else math.inf
+        return next((ticket.since for ticket in ledger.line), math.inf)
 
     def wants(self, ledger: Any) -> int:
         """How many wait there without a connect for them, and would be let open one?"""
@@ -76,8 +77,13 @@ def share(w: World, permits: int) -> tuple[World, World]:
         if look.used > permits:
             raise Broken("the cap", f"{look.used} of {permits}")
         count = sum(each.driver.count + each.driver.connecting for each in (one, two))
-        if count > permits:
+        if count > permits and not one.hurt:
             raise Broken("the cap", f"{count} of {permits} open or being opened")
+        if one.hurt:
+            if count > permits:
+                one.find(f"the cap: {count} of {permits} open or being opened")
+            lines.update({one: [], two: []})  # a place in line would keep what was granted to it
+            return  # what an interrupt has left undone each pool finds for itself
         for each, other in ((one, two), (two, one)):
             line, lines[each] = lines[each], list(each.ledger.line)
             if next_try(other.ledger, other.s.time) > -math.inf or look.spares(each):
@@ -89,7 +95,7 @@ def share(w: World, permits: int) -> tuple[World, World]:
                     raise Broken("yields", f"{ticket!r} was served, and {other.ledger.line} has waited longer")
 
     def at_rest() -> None:
-        for each, other in ((one, two), (two, one)):
+        for each, other in () if one.hurt else ((one, two), (two, one)):
             idle = [entry for entry in other.ledger.idle if not look.spares(other) or cold(entry, other)]
             if look.wants(each.ledger) > max(0, look.coming - (permits - look.used)) and (look.used < permits or idle):
                 raise Broken("no idle hoard", f"{each.ledger.line} beside {idle}, {look.used} are used")
@@ -107,11 +113,11 @@ def cold(entry: Any, world: World) -> bool:
     return bool(entry.last_used <= world.ledger.gave_up_at)
 
 
-def shared(play: Play) -> Play:
+def shared(play: Play, among: list[Scenario] = SHARED) -> Play:
     """Once where borrowers connect, and once where a keeper does."""
     name = play.__name__.replace("_", " ")
-    SHARED.append(Scenario(name, play, {"max_size": 2}))
-    SHARED.append(Scenario(f"{name}, with a keeper", play, {"max_size": 2, "background": True}))
+    among.append(Scenario(name, play, {"max_size": 2}))
+    among.append(Scenario(f"{name}, with a keeper", play, {"max_size": 2, "background": True}))
     return play
 
 
@@ -185,3 +191,38 @@ def who_has_waited_longest_is_next(w: World) -> None:
     two.part("B", come, two, 0.2)
     one.part("C", come, one, 0.4)
     two.part("D", come, two, 0.6)
+
+
+# --- Plays for a finaliser that strikes a borrower, a worker or the scheduler: see injection.py
+
+
+def collected(play: Play) -> Play:
+    return shared(play, SHARED_COLLECTED)
+
+
+def throw_away(w: World, *pools: World) -> None:
+    """A lease of each: the first is dropped, the others given back, by whoever is struck by a collection."""
+    dropped = [pools[0].pool.checkout()]
+    w.garbage.append(dropped.clear)
+    for each in pools:
+        each.garbage = w.garbage
+        if each is not pools[0]:
+            w.garbage.append(each.pool.checkout().checkin)
+
+
+@collected
+def the_only_permit_is_garbage(w: World) -> None:
+    one, two = share(w, permits=1)
+    throw_away(w, two)
+    one.part("A", one.visit, timeout=1.0)
+    two.part("B", two.visit, timeout=1.5)
+    one.part("C", one.visit, timeout=1.5)
+
+
+@collected
+def both_permits_are_garbage(w: World) -> None:
+    one, two = share(w, permits=2)
+    throw_away(w, one, two)
+    one.part("A", one.visit, end="discard")
+    two.part("B", two.visit, times=2)
+    one.part("C", one.visit)

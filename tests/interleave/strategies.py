@@ -11,6 +11,7 @@ All three let time jump ahead now and then while somebody could run.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from tests.interleave.scheduler import FAR, Scheduler, Strategy, Task
@@ -77,9 +78,10 @@ class Priorities(Strategy):
 class Exhaustive(Strategy):
     """One schedule of all those with at most ``bound`` preemptions; ``more`` moves on to the next, depth first."""
 
-    def __init__(self, bound: int = 2) -> None:
+    def __init__(self, bound: int = 2, choices: Iterable[int] = ()) -> None:
+        """``choices``: those of the schedule to begin with."""
         self.bound = bound
-        self._path: list[list[int]] = []  # for each choice of the schedule: which one, of how many
+        self._path: list[list[int]] = [[which, 0] for which in choices]  # and of how many; 0: that is not known yet
         self._depth = 0
         self._spent = 0
 
@@ -100,13 +102,20 @@ class Exhaustive(Strategy):
             return task
         if self._depth == len(self._path):
             self._path.append([0, len(options)])
-        which, of = self._path[self._depth]
+        choice = self._path[self._depth]
+        choice[1] = choice[1] or len(options)
+        which, of = choice
         assert of == len(options), "the schedule did not come again"
         self._depth += 1
         if current is not None and which > 0:
             self._spent += 1
         task = options[which]
         return task
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Of the schedule that was played."""
+        return tuple(which for which, _ in self._path[: self._depth])
 
     def more(self) -> bool:
         """Is there another schedule? Then the next ``begin`` starts it."""

@@ -8,28 +8,21 @@ from __future__ import annotations
 import pytest
 
 from tests.core.promises import Broken
-from tests.interleave.explore import Explorer, load, orders, quiet
-from tests.interleave.kept_mutants import KEPT_MUTANTS
+from tests.interleave.explore import Explorer, load, quiet
 from tests.interleave.kept_scenarios import KEPT
-from tests.interleave.mutants import MUTANTS, Mutant
-from tests.interleave.outage_mutants import OUTAGE_MUTANTS
+from tests.interleave.mutants import Mutant
+from tests.interleave.order import orders
 from tests.interleave.outage_scenarios import OUTAGES
+from tests.interleave.plays import NOTICED, PLAYS
 from tests.interleave.scenarios import SCENARIOS
-from tests.interleave.shared import SHARED
-from tests.interleave.shared_mutants import SHARED_MUTANTS
-
-BY_NAME = {scenario.name: scenario for scenario in [*SCENARIOS, *KEPT, *SHARED, *OUTAGES]}
 
 #: A real mistake should not be rarer than this in the scenario made for it.
 ENOUGH = 1_500
 
 
-ALL = [*MUTANTS, *KEPT_MUTANTS, *SHARED_MUTANTS, *OUTAGE_MUTANTS]
-
-
-@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", NOTICED, ids=lambda mutant: mutant.name)
 def test_the_explorer_notices(mutant: Mutant) -> None:
-    explorer = Explorer(BY_NAME[mutant.scenario], load(mutant.edits))
+    explorer = Explorer(PLAYS[mutant.scenario], load(mutant.edits), mutant.name)
     with quiet(), pytest.raises(Broken) as caught:
         explorer.explore(orders(ENOUGH))
     assert caught.value.promise in mutant.by.split(" or "), str(caught.value)

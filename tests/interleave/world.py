@@ -653,5 +653,10 @@ class World:
     overdue = 0  # connects given up, which count as failed whether they fail or not
     striker: Any = None  # see injection.py
 
+    @property
+    def all_found(self) -> list[str]:
+        """Whatever a strike has cost, in this pool or in one that is played with it."""
+        return [found for each in (self, *self.others) for found in each.found]
+
     def task(self, name: str) -> Task | None:
         return next((task for task in self.s.tasks if task.name == name), None)

@@ -1,23 +1,29 @@
 """Is the count exact after everything has gone wrong at once?
 
 Real threads in real time over a driver whose connects fail, whose connections die, and whose closes raise; borrowers
-that give back, discard, detach, drop, overrun, hand over to another thread and are interrupted at work and in line. At
-the end nobody holds anything, and what the pool calls its own is what the driver has open.
+that give back, discard, detach, drop, overrun, hand over to another thread, are interrupted at work and in line, and
+die with what they hold; with a keeper and without; and all the while the process forks, and its children use the pool.
+At the end nobody holds anything, and what the pool calls its own is what the driver has open.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
+import math
+import os
 import random
+import signal
 import threading
 import time
 import warnings
+import weakref
 from collections import Counter
 
 import pytest
 
-from tests.scene import Scene, background, scene
+from tests.scene import Scene, background, in_child, scene
+from tests.scene import until as until_true
 from threadpool_db import Backoff, ConnectFailed, Fixed, Overflow, PoolMisuse, PoolOverloaded, PoolTimeout
 from threadpool_db.core.sizing import Elastic
 from threadpool_db.drivers.base import BUSY, FAILED, IDLE, OPEN, UNKNOWN
@@ -26,7 +32,7 @@ from threadpool_db.testing import ScriptedConnection, ScriptedDriver, WatchedClo
 THREADS = 24
 REFUSALS = (PoolTimeout, PoolOverloaded)
 ORDERLY = {"checkin": 60, "block": 20, "discard": 5, "drop": 4, "twice": 2, "recycle": 1}
-DISORDERLY = ORDERLY | {"cycle": 2, "detach": 2, "hand over": 3}
+DISORDERLY = ORDERLY | {"cycle": 2, "detach": 2, "hand over": 3, "die sticky": 2, "die with it": 1}
 STATES = (IDLE, IDLE, IDLE, IDLE, OPEN, FAILED, UNKNOWN, BUSY)
 
 SETTINGS = {
@@ -36,6 +42,25 @@ SETTINGS = {
     "overflow": {"max_size": 8, "sizing": Overflow(6), "max_connecting": 4},
     "short lives": {"max_size": 6, "max_lifetime": 0.05, "max_idle": 0.02, "max_uses": 7, "ping_after": 0.001},
     "fixed and fussy": {"max_size": 5, "sizing": Fixed(), "max_waiting": 10, "ping_after": 0},
+    "kept": {"background": True, "max_size": 4, "min_size": 2, "min_idle": 1},
+    "kept, short lives": {
+        "background": True,
+        "max_size": 6,
+        "min_size": 2,
+        "max_lifetime": 0.05,
+        "max_idle": 0.02,
+        "keepalive": 0.01,
+        "max_lease": 0.5,
+    },
+}
+#: In which nothing ends by itself, and so the numbers stand still.
+LONG_LIVES = {
+    "max_lifetime": None,
+    "max_idle": None,
+    "keepalive": None,
+    "min_size": 0,
+    "min_idle": 0,
+    "max_lease": None,
 }
 
 
@@ -48,6 +73,34 @@ class Interrupted(BaseException):
     """Raised where the driver or a gate is called, as KeyboardInterrupt would be."""
 
 
+def of_the_keeper() -> bool:
+    """Its threads are nobody's to interrupt."""
+    return threading.current_thread().name.startswith("threadpool_db-")
+
+
+drivers: weakref.WeakSet[UnreliableDriver] = weakref.WeakSet()
+
+
+def lock_all() -> None:
+    """A child must not find one locked by a thread that it has not got."""
+    for driver in list(drivers):
+        driver._lock.acquire()
+
+
+def unlock_all() -> None:
+    for driver in list(drivers):
+        driver._lock.release()
+
+
+def unlock_in_child() -> None:
+    for driver in list(drivers):
+        driver.begin_in_child()
+    unlock_all()
+
+
+os.register_at_fork(before=lock_all, after_in_parent=unlock_all, after_in_child=unlock_in_child)
+
+
 class UnreliableDriver(ScriptedDriver):
     """Fails now and then, and lets a connection be used by one thread at a time."""
 
@@ -56,10 +109,18 @@ class UnreliableDriver(ScriptedDriver):
         self._dice = random.Random(seed)
         self.users: dict[ScriptedConnection, str] = {}
         self.calm = False
+        drivers.add(self)
 
     def _perhaps(self, share: float, error: type[BaseException]) -> None:
-        if not self.calm and self._dice.random() < share:
+        if not self.calm and self._dice.random() < share and not (error is Interrupted and of_the_keeper()):
             raise error
+
+    def begin_in_child(self) -> None:
+        """Whatever is open is the parent's."""
+        self.open.clear()
+        self.users.clear()
+        self.wrong.clear()
+        self.calm = True
 
     def connect(self, timeout: float) -> ScriptedConnection:
         self._perhaps(0.03, OSError)
@@ -101,8 +162,7 @@ class InterruptingClock(WatchedClock):
         self._perhaps()
 
     def _perhaps(self):
-        keeper = threading.current_thread().name.startswith("threadpool_db-")  # its threads are nobody's to interrupt
-        if not self.calm and not keeper and self._dice.random() < 0.01:
+        if not self.calm and not of_the_keeper() and self._dice.random() < 0.01:
             raise Interrupted
 
 
@@ -130,9 +190,14 @@ class Borrower:
 
     def visit(self) -> None:
         dice, pool = self.dice, self.scene.pool
-        lease = pool.checkout(timeout=dice.choice((0, 0.0005, 0.005, 0.5, 1)))
-        self.outcomes["lent"] += 1
+        timeout = dice.choice((0, 0.0005, 0.005, 0.5, 1))
         way = dice.choices(list(self.ways), list(self.ways.values()))[0]
+        if way.startswith("die"):
+            background(self.die, timeout, sticky=way == "die sticky").result(30)
+            self.outcomes["died"] += 1
+            return
+        lease = pool.checkout(timeout=timeout)
+        self.outcomes["lent"] += 1
         if way == "block":
             with lease as connection:
                 self.use(connection)
@@ -159,6 +224,14 @@ class Borrower:
         else:
             getattr(lease, way)()
 
+    def die(self, timeout: float, sticky: bool) -> None:
+        """In a thread of its own, which keeps one until its end, or leaves it to the garbage collector."""
+        lease = self.scene.pool.lease(timeout) if sticky else self.scene.pool.checkout(timeout)
+        if not sticky:
+            cycle: list[object] = [lease]
+            cycle.append(cycle)
+        self.use(lease.connection)
+
     def use(self, connection: ScriptedConnection) -> None:
         """Nobody else is in it, and it is as clean as a new one."""
         users, me = self.scene.driver.users, threading.current_thread().name
@@ -179,24 +252,54 @@ class Borrower:
             del users[connection]
 
 
+def fork_again_and_again(s: Scene, until: float) -> int:
+    """Each child forgets what the others here hold, and has a pool as good as new. How many there were."""
+
+    def use_it() -> str:
+        signal.alarm(20)  # if it hangs
+        s.clock.calm = True
+        before = s.pool.stats()
+        assert before.waiting == 0 and before.total <= s.pool._config.min_size
+        for _ in range(3):
+            s.pool.checkout(timeout=10).checkin()
+        until_true(lambda: s.pool.stats().in_use == 0)  # the keeper may be asking after one
+        assert 1 <= len(s.driver.open) <= s.pool.stats().max_size
+        s.pool.close()
+        assert s.driver.open == set() and s.driver.wrong == []
+        return "well"
+
+    children = 0
+    while time.monotonic() < until:
+        assert in_child(use_it) == "well"
+        children += 1
+        time.sleep(0.1)
+    return children
+
+
 def storm(seconds: float, seed: int, setting: str) -> None:
     ways = ORDERLY if setting == "orderly" else DISORDERLY
     clock = InterruptingClock(seed)
     driver = UnreliableDriver(clock, seed)
-    options = {"backoff": Backoff(0.0005, 0.002), "sizing": Elastic()} | SETTINGS[setting]
+    options = {"backoff": Backoff(0.0005, 0.002), "sizing": Elastic(), "grace": math.inf} | SETTINGS[setting]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with scene(clock=clock, driver=driver, **options) as s:
             until = time.monotonic() + seconds
             running = [background(Borrower(s, seed * 1000 + n, ways).run, until) for n in range(THREADS)]
+            forking = background(fork_again_and_again, s, until)
             outcomes = sum((one.result(seconds + 30) for one in running), Counter())
+            assert forking.result(30) > 0
             driver.calm = clock.calm = True
+            if options.get("background"):
+                s.pool.reconfigure(**LONG_LIVES)
             gc.collect()
             settle(s)
             assert driver.wrong == []
             if ways is ORDERLY:
                 assert outcomes["PoolMisuse"] == 0
                 assert driver.most_open <= s.pool.stats().max_size
+            else:
+                assert outcomes["died"] > 0
             assert outcomes["lent"] > 20 and outcomes["Interrupted"] > 0
             assert_exact(s, outcomes)
             s.pool.close()
@@ -208,7 +311,8 @@ def settle(s: Scene) -> None:
     until = time.monotonic() + 10
     while time.monotonic() < until:
         s.read_mail()
-        if s.pool.stats().in_use == s.pool.stats().counts.closing == 0:
+        stats = s.pool.stats()
+        if stats.in_use == stats.counts.closing == stats.counts.opening == 0:
             return
         time.sleep(0.001)
 

@@ -9,8 +9,11 @@ and ``isolation_level`` are only put back.
 
 An authorizer that was there before us is asked too, and a borrower may set his own: that is noted, and ends ours. What
 is not known as harmless is dirty: VACUUM, which attaches a database in secret. Nobody sees what an extension's
-function does to its connection. An exception that a signal's handler raises in the authorizer is lost in sqlite3, which
-says "not authorized" instead; it could only meet a statement that is new.
+function does to its connection.
+
+An exception that a signal's handler raises in the authorizer is lost in sqlite3, which says "not authorized" instead;
+it could only meet a statement that is new. It cannot be kept and raised later: it strikes where the authorizer's call
+begins, and from CPython 3.11 on that is before any ``try`` of its.
 
 Roads not taken: judging texts in ``execute`` costs each cached statement half as much again; the trace callback gets
 them with their values, each time, and there is but one. A plain sqlite3.Connection, which a foreign callable made,
