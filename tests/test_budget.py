@@ -151,9 +151,10 @@ def test_what_is_no_number_of_connections_is_refused(limit: Any) -> None:
         Budget(limit)
 
 
-def test_what_is_no_budget_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"budget=3: must be a Budget\(limit\)"):
-        Pool(ScriptedDriver(), budget=3)
+@pytest.mark.parametrize("wrong", [3, "3"])
+def test_what_is_no_budget_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"budget=.?3.?: must be a Budget\(limit\)"):
+        Pool(ScriptedDriver(), budget=wrong)
 
 
 def test_smallest_sizes_that_leave_nothing_to_others_are_refused() -> None:
