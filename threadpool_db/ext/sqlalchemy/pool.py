@@ -230,7 +230,12 @@ class ThreadPool(Pool):
             pre_ping=self._pre_ping,
             _dispatch=self.dispatch,
             dialect=dialect.dialect if type(dialect) is Thrift else dialect,
+            **self._others(),
         )
+
+    def _others(self) -> dict[str, Any]:
+        """Arguments of a subclass."""
+        return {}
 
     def dispose(self) -> None:
         """Close what is idle. What is lent stays good and comes back here."""
