@@ -124,6 +124,27 @@ def test_what_a_dropped_pool_had_is_free_for_others() -> None:
     second.close()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_lease_dropped_in_one_pool_serves_at_once_whoever_waits_in_another(two: Sharing) -> None:
+    first, second = two.pools
+    held = [first.checkout(), first.checkout()]
+    waiting = background(use, second, 2 * SOON)
+    until(lambda: second.stats().waiting and second._ledger.line.head.holder.waiting)
+    held.pop()
+    waiting.result(SOON)
+    held.pop().checkin()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_lease_dropped_before_anybody_waited_serves_who_comes(two: Sharing) -> None:
+    first, second = two.pools
+    held = [first.checkout(), first.checkout()]
+    with two.budget._lock:  # a finaliser can do no more than leave a note
+        held.pop()
+    use(second, SOON)
+    held.pop().checkin()
+
+
 def test_a_minimum_is_left_to_its_pool_and_fills_up_only_from_what_is_free() -> None:
     sharing = Sharing(3, FakeClock())
     with ExitStack() as end:
@@ -151,9 +172,10 @@ def test_what_is_no_number_of_connections_is_refused(limit: Any) -> None:
         Budget(limit)
 
 
-def test_what_is_no_budget_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"budget=3: must be a Budget\(limit\)"):
-        Pool(ScriptedDriver(), budget=3)
+@pytest.mark.parametrize("wrong", [3, "3"])
+def test_what_is_no_budget_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"budget=.?3.?: must be a Budget\(limit\)"):
+        Pool(ScriptedDriver(), budget=wrong)
 
 
 def test_smallest_sizes_that_leave_nothing_to_others_are_refused() -> None:

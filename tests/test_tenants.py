@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sqlite3
 import threading
 import tracemalloc
 import weakref
@@ -15,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.scene import SOON, background, join, until
-from threadpool_db import Budget, PoolClosed, PoolMisuse, TenantPools
+from tests.scene import SOON, background, in_child, join, until
+from threadpool_db import Budget, PoolClosed, PoolMisuse, PoolTimeout, TenantPools
 from threadpool_db.observe import _owners
 from threadpool_db.testing import FakeClock, Latch, ScriptedDriver
 
@@ -186,6 +187,171 @@ def test_closed_all_are(town: Town) -> None:
             tenants.execute(key, "select 1")
 
 
+class TestKnowledge:
+    """``learn``: of each database once."""
+
+    def test_is_found_out_once_however_many_ask_at_once(self, town: Town) -> None:
+        asking, asked = Latch(), Counter[str]()
+
+        def learn(connection: Any) -> str:
+            asked["learn"] += 1
+            asking()
+            version: str = connection.execute("select sqlite_version()").fetchone()[0]
+            return version
+
+        with TenantPools(town, budget=Budget(3), learn=learn) as tenants:
+            acme = tenants["acme"]
+            found = [background(lambda: tenants.knowledge("acme")) for _ in range(50)]
+            asking.wait_for(1)
+            until(lambda: len(acme._knowledge._onlookers._gates) == 49)
+            assert acme.stats().in_use == 1, "the others need no connection to wait"
+            asking.open()
+            assert set(join(*found)) == {sqlite3.sqlite_version}
+            assert acme.knowledge == sqlite3.sqlite_version and asked["learn"] == 1
+            assert acme.stats().in_use == 0
+
+    def test_is_kept_with_its_tenant_and_found_out_anew_after(self, town: Town) -> None:
+        learned = Counter[str]()
+
+        def learn(connection: Any) -> int:
+            learned["times"] += 1
+            return learned["times"]
+
+        with TenantPools(town, budget=Budget(3), learn=learn) as tenants:
+            acme = tenants["acme"]
+            for key in "bcdef":
+                assert tenants.knowledge(key) == tenants.knowledge(key)
+            assert acme.knowledge == acme.knowledge == 6
+            gone = weakref.ref(acme)
+            del acme
+            tenants.forget("acme")
+            gc.collect()
+            assert gone() is None and tenants.knowledge("acme") == 7
+
+    def test_a_failure_is_told_to_all_who_waited_for_it_and_is_not_remembered(self, town: Town) -> None:
+        asking, failures = Latch(), [OSError("no answer")]
+
+        def learn(connection: Any) -> str:
+            asking()
+            if failures:
+                raise failures.pop()
+            return "known"
+
+        with TenantPools(town, budget=Budget(3), learn=learn) as tenants:
+            acme = tenants["acme"]
+            found = [background(lambda: acme.knowledge) for _ in range(5)]
+            asking.wait_for(1)
+            until(lambda: len(acme._knowledge._onlookers._gates) == 4)
+            asking.open()
+            errors = [future.exception(SOON) for future in found]
+            assert [str(error) for error in errors] == ["no answer"] * 5
+            assert len(set(map(id, errors))) == 5, "shared, it would collect the frames of all who get it"
+            assert acme.stats().in_use == 0
+            assert acme.knowledge == "known"
+
+    def test_of_those_who_waited_for_an_interrupted_one_another_takes_over(self, town: Town) -> None:
+        asking, interrupts = Latch(), [KeyboardInterrupt()]
+
+        def learn(connection: Any) -> str:
+            asking()
+            if interrupts:
+                raise interrupts.pop()
+            return "known"
+
+        with TenantPools(town, budget=Budget(3), learn=learn) as tenants:
+            acme = tenants["acme"]
+            first = background(lambda: acme.knowledge)
+            asking.wait_for(1)
+            second = background(lambda: acme.knowledge)
+            until(lambda: acme._knowledge._onlookers._gates)
+            asking.open()
+            assert second.result(SOON) == "known"
+            assert isinstance(first.exception(SOON), KeyboardInterrupt)
+
+    def test_is_waited_for_no_longer_than_timeout(self) -> None:
+        clock, asking = FakeClock(), Latch()
+        driver = ScriptedDriver(clock)
+        options = {"clock": clock, "timeout": 2.0, "background": False}
+        with TenantPools(lambda key: driver, budget=Budget(3), learn=lambda conn: asking(), **options) as tenants:
+            first = background(lambda: tenants.knowledge("acme"))
+            asking.wait_for(1)
+            second = background(lambda: tenants.knowledge("acme"))
+            clock.wait_for_sleepers(1)
+            clock.advance(2.0)
+            with pytest.raises(PoolTimeout, match="'tenants/acme': not known within 2 s") as caught:
+                second.result(SOON)
+            assert caught.value.snapshot is not None and caught.value.snapshot.in_use == 1
+            asking.open()
+            first.result(SOON)
+
+    def test_asked_for_by_whoever_finds_it_out_is_a_clear_error(self, town: Town) -> None:
+        tenants: TenantPools[str]
+        with TenantPools(town, budget=Budget(3), learn=lambda conn: tenants.knowledge("acme")) as tenants:
+            with pytest.raises(PoolMisuse, match="learn= asks for the knowledge that it is to find out itself"):
+                tenants.knowledge("acme")
+            assert tenants["acme"].stats().in_use == 0
+
+    def test_uses_the_connection_that_its_thread_has(self, town: Town) -> None:
+        with TenantPools(town, budget=Budget(1), per_tenant_max=1, learn=id) as tenants:
+            with tenants.transaction("acme") as connection:
+                assert tenants.knowledge("acme") == id(connection)
+
+    def test_without_learn_is_a_clear_error(self, tenants: TenantPools[str]) -> None:
+        with pytest.raises(
+            PoolMisuse, match=r"nothing is to be known here; create TenantPools\(\.\.\., learn=\.\.\.\)"
+        ):
+            tenants.knowledge("acme")
+
+    def test_stays_in_a_child_who_is_not_held_up_by_a_thread_that_was_finding_out(self, town: Town) -> None:
+        asking, slow = Latch(), {"bolt"}
+
+        def learn(connection: Any) -> str:
+            file: str = connection.execute("pragma database_list").fetchone()[2]
+            if Path(file).stem in slow:
+                asking()
+            return file
+
+        with TenantPools(town, budget=Budget(3), learn=learn) as tenants:
+            acme = tenants.knowledge("acme")
+            finding = background(lambda: tenants.knowledge("bolt"))
+            asking.wait_for(1)
+
+            def child() -> Any:
+                slow.clear()
+                return tenants.knowledge("acme") == acme, Path(tenants.knowledge("bolt")).stem
+
+            assert in_child(child) == "(True, 'bolt')"
+            asking.open()
+            assert Path(finding.result(SOON)).stem == "bolt"
+
+
+def test_a_child_finds_tenants_although_a_thread_of_its_parent_was_asking_for_them(town: Town) -> None:
+    asking, slow = Latch(), {"acme"}
+
+    def factory(key: str) -> str:
+        if key in slow:
+            asking()
+        return town(key)
+
+    with TenantPools(factory, budget=Budget(3)) as tenants:
+        tenants.execute("bolt", "select 1")
+        finding = background(lambda: tenants["acme"])
+        asking.wait_for(1)
+
+        def child() -> Any:
+            slow.clear()
+            return list(tenants), tenants.execute("acme", "select 1"), tenants.execute("bolt", "select 1")
+
+        assert in_child(child) == "([], [(1,)], [(1,)])"
+        asking.open()
+        finding.result(SOON)
+
+
+def test_without_engines_one_is_a_clear_error(tenants: TenantPools[str]) -> None:
+    with pytest.raises(PoolMisuse, match=r"have no engines; create them with .*engines=TenantEngines\(\)"):
+        tenants.engine("acme")
+
+
 @pytest.mark.parametrize("many", [1_000, pytest.param(10_000, marks=pytest.mark.proof)])
 def test_of_thousands_that_were_used_once_nothing_stays_in_memory(many: int) -> None:
     driver = ScriptedDriver()
@@ -218,6 +384,8 @@ def test_of_thousands_that_were_used_once_nothing_stays_in_memory(many: int) -> 
         ({"per_tenant_max": 0}, ValueError, "max_size=0: must be a whole number from 1 on"),
         ({"max_size": 3}, TypeError, "option 'max_size': not for a pool of many: it is per_tenant_max"),
         ({"min_size": 1}, TypeError, "option 'min_size': not for a pool of many"),
+        ({"learn": 3}, TypeError, "learn=3: must be a function of a connection, or None"),
+        ({"engines": 3}, TypeError, r"engines=3: must be a TenantEngines\(\), from threadpool_db.ext.sqlalchemy"),
         ({"max_waitng": 3}, TypeError, "did you mean 'max_waiting'"),
     ],
 )

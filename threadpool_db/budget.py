@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from threadpool_db import fork
+from threadpool_db.core.line import Orders
 from threadpool_db.core.permits import SharedPermits
+from threadpool_db.waiting import open_head
 
 if TYPE_CHECKING:
     from threadpool_db.core.ledger import Ledger
@@ -56,6 +58,7 @@ class Budget:
         self.permits = SharedPermits(self.limit)
         self._lock: Any = None if self._clock is None else self._clock.lock()
         self._pools: weakref.WeakKeyDictionary[Ledger, weakref.ref[ConnectionPool[Any]]] = weakref.WeakKeyDictionary()
+        self._noted: dict[weakref.ref[ConnectionPool[Any]], None] = {}  # have mail
 
     _after_fork_in_child = _start_afresh  # its pools, which are told later, join again
 
@@ -84,18 +87,34 @@ class Budget:
         self._pools[pool._ledger] = weakref.ref(pool)
         return self._lock
 
+    def noted(self, pool: weakref.ref[ConnectionPool[Any]]) -> None:
+        """From a finaliser: it left a note with this pool. Whoever waits for a permit in another one would not look
+        there, and the pool itself may have nobody who does."""
+        self._noted[pool] = None
+        for ref in tuple(self.permits.rivals):
+            ledger = ref()
+            if ledger is not None:
+                open_head(ledger.line)
+
     def settle(self, now: float, jobs: deque[Callable[[], None]]) -> None:
         """Under the lock, after each event of each pool: what it means for the others, who add to ``jobs``."""
+        while self._noted:
+            noted = self._noted.popitem()[0]()
+            if noted is not None:
+                self._add(noted, Orders(), jobs)
         if not self.permits.rivals:
             return
         for ledger, orders in self.permits.settle(now):
             ref = self._pools.get(ledger)
             pool = None if ref is None else ref()
             if pool is not None:
-                theirs: deque[Callable[[], None]] = deque()
-                pool._take_orders(orders, theirs, apart=True)
-                # before what our own pool has to do, which may take its time
-                jobs.appendleft(functools.partial(_carry_out, pool, theirs))
+                self._add(pool, orders, jobs)
+
+    def _add(self, pool: ConnectionPool[Any], orders: Orders, jobs: deque[Callable[[], None]]) -> None:
+        theirs: deque[Callable[[], None]] = deque()
+        pool._take_orders(orders, theirs, apart=True)
+        # before what our own pool has to do, which may take its time
+        jobs.appendleft(functools.partial(_carry_out, pool, theirs))
 
     # --- For people -------------------------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ class PoolConfig:
             raise ValueError(f"name={self.name!r}: must be a non-empty string")
         if self.clock is not None and not callable(getattr(self.clock, "gate", None)):
             raise ValueError(f"clock={self.clock!r}: must be a Clock")
-        if self.budget is not None and not callable(getattr(self.budget, "join", None)):
+        if self.budget is not None and not callable(getattr(self.budget, "afford", None)):  # text can join
             raise ValueError(f"budget={self.budget!r}: must be a Budget(limit), or None")
 
     def _one_of(self, name: str, choices: tuple[object, ...]) -> None:

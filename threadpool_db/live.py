@@ -259,6 +259,14 @@ def shut_down(pool: ConnectionPool[Any], timeout: float) -> None:
         _watch(pool, lambda: all(entry.state is not CLOSING for entry in ledger.entries), until)
 
 
+def let_run_out(pool: ConnectionPool[Any], timeout: float) -> None:
+    """As ``shut_down``, for lent connections that are not the pool's to cut: they are closed when they come back."""
+    release_name(pool.name, pool)
+    pool._tell(pool._ledger.close)
+    _watch(pool, lambda: not pool._ledger.entries, pool._now() + timeout)
+    pool._observers.close()
+
+
 # --- What they share --------------------------------------------------------------------------------------------------
 
 

@@ -12,11 +12,13 @@ touch the ledger, which it might find half written, and leaves a note instead.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable
 from sys import _getframe as getframe
@@ -123,8 +125,12 @@ class ConnectionPool(Generic[C]):
         self._lookout = self._listen()
         self._out_since = math.inf  # since when the database has been out of reach, once that was told
         self._onlookers = Onlookers()  # of all that happens the long way
-        keeper = (self._background.poke,) if self._config.background else ()
-        self._mailbox = Mailbox(self._ledger.line, (self._onlookers.open, *keeper))
+        pokes = [self._onlookers.open]
+        if self._config.background:
+            pokes.append(self._background.poke)
+        if budget is not None:
+            pokes.append(functools.partial(budget.noted, weakref.ref(self)))
+        self._mailbox = Mailbox(self._ledger.line, tuple(pokes))
         self._timeouts = self._refused = self._lost = self._expired = 0
 
     def _rules(self) -> Rules:

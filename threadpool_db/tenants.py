@@ -13,7 +13,6 @@ here. Ecto's pools of hundreds of tenants were the question; they never came to 
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import weakref
@@ -23,27 +22,27 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from threadpool_db import fork
 from threadpool_db.budget import Budget, Spending
 from threadpool_db.checkout.blocks import ConnectionBlock, Scope, TransactionBlock
-from threadpool_db.checkout.pin import Hold
 from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.sizing import Counts
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.database import Face
-from threadpool_db.drivers.base import Driver
 from threadpool_db.drivers.choose import driver_for
 from threadpool_db.errors import PoolClosed
+from threadpool_db.knowledge import fresh
 from threadpool_db.lease import Lease
-from threadpool_db.observe import Observers
 from threadpool_db.result import Parameters, Result
+from threadpool_db.tenant import Engines, Source, Tenant
 from threadpool_db.waiting import REAL_TIME
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
     from typing_extensions import Self
 
 K = TypeVar("K", bound=Hashable)
-Source = str | Callable[[], Any] | Driver[Any]
 
 #: So many of the keys that the factory refused are remembered, the last ones.
 REMEMBERED = 1000
@@ -59,19 +58,23 @@ _NOT_HERE = {
 
 @dataclass(frozen=True)
 class TenantStats(Generic[K]):
-    """All tenants that have a connection or somebody who waits for one: each one's numbers, and the sums."""
+    """All tenants that have a connection or somebody who waits for one: each one's numbers, its engine's apart, and the
+    sums of all."""
 
     tenants: dict[K, Snapshot]
     counts: Counts
     budget: Spending
+    engines: dict[K, Snapshot]
 
 
 class TenantPools(Generic[K]):
     """``factory(key)`` may raise, for a tenant that does not exist: whoever asked gets that error, and so does whoever
     asks within ``unknown_for`` seconds, without another call.
 
-    ``per_tenant_max``: a tenant's connections at most. ``max_idle``: seconds until an unused one is closed. All other
-    options are those of a pool, and hold for each.
+    ``per_tenant_max``: a tenant's connections at most. ``max_idle``: seconds until an unused one is closed.
+    ``engines``: a ``TenantEngines`` of ``ext.sqlalchemy``, for ``engine(key)``. ``learn``: a function of a connection,
+    which finds out what is worth knowing of a database, for ``knowledge(key)``. All other options are those of a pool,
+    and hold for each.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class TenantPools(Generic[K]):
         unknown_for: float = 1.0,
         name: str = "tenants",
         driver: str | None = None,
+        engines: Engines | None = None,
+        learn: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
         if not callable(factory):
@@ -92,6 +97,14 @@ class TenantPools(Generic[K]):
             raise TypeError(f"budget={budget!r}: must be a Budget(limit)")
         if not isinstance(unknown_for, (int, float)) or isinstance(unknown_for, bool) or not unknown_for >= 0:
             raise ValueError(f"unknown_for={unknown_for!r}: must be seconds from 0 on")
+        if learn is not None and not callable(learn):
+            raise TypeError(f"learn={learn!r}: must be a function of a connection, or None")
+        if engines is not None and not callable(getattr(engines, "make", None)):
+            raise TypeError(
+                f"engines={engines!r}: must be a TenantEngines(), from threadpool_db.ext.sqlalchemy, or None"
+            )
+        if engines is not None and options.get("configure") is not None:
+            raise TypeError('configure: not with engines=, for SQLAlchemy has a way of its own, the event "do_connect"')
         for option, why in _NOT_HERE.items():
             if option in options:
                 raise TypeError(f"option {option!r}: not for a pool of many: {why}")
@@ -99,15 +112,25 @@ class TenantPools(Generic[K]):
         PoolConfig.from_options(options)  # what is wrong with them is wrong for all
         self.name, self.budget = name, budget
         self._factory, self._driver, self._options = factory, driver, options
+        self._engines, self._learn = engines, learn
         self._unknown_for = unknown_for
         self._clock = options.get("clock") or REAL_TIME
-        self._lock = self._clock.lock()
-        self._making: dict[K, Any] = {}  # somebody asks the factory; others wait for his answer
         self._unknown: OrderedDict[K, tuple[float, Exception]] = OrderedDict()
-        self._open: dict[K, Tenant[K]] = {}  # have a connection, or are about to
         self._known: weakref.WeakValueDictionary[K, Tenant[K]] = weakref.WeakValueDictionary()
         self._here = threading.local()  # the scope that this thread is in
         self._closed = False
+        self._start_afresh()
+        fork.watch_keeper(self)
+
+    def _start_afresh(self) -> None:
+        self._lock = self._clock.lock()
+        self._making: dict[K, Any] = {}  # somebody asks the factory; others wait for his answer
+        self._open: dict[K, Tenant[K]] = {}  # have a connection, or are about to
+
+    _after_fork_in_child = _start_afresh  # the child's have none yet, and its locks may be held by a thread not here
+
+    def _at_exit(self, until: float) -> None:
+        """Nothing is its own: the pools close what they have."""
 
     # --- One of them ------------------------------------------------------------------------------------------------
 
@@ -133,7 +156,7 @@ class TenantPools(Generic[K]):
         self._refuse_unknown(key)
         try:
             source = self._factory(key)
-            made = Tenant(self, key, driver_for(source, self._driver, self._options.get("configure")))
+            made = Tenant(self, key, source, driver_for(source, self._driver, self._options.get("configure")))
         except Exception as error:
             self._remember(key, error)
             raise
@@ -144,23 +167,23 @@ class TenantPools(Generic[K]):
         with self._lock:
             until, error = self._unknown.get(key, (-math.inf, None))
         if error is not None and self._clock.now() < until:
-            raise _fresh(error)
+            raise fresh(error)
 
     def _remember(self, key: K, error: Exception) -> None:
         if not self._unknown_for:
             return
-        kept = _fresh(error)  # of this one the frames are others'
+        kept = fresh(error)  # of this one the frames are others'
         with self._lock:
             self._unknown[key] = self._clock.now() + self._unknown_for, kept
             self._unknown.move_to_end(key)
             while len(self._unknown) > REMEMBERED:
                 self._unknown.popitem(last=False)
 
-    def _heard(self, key: K, kind: str) -> None:
-        """Of a connection that was opened or closed, or could not be opened: is the pool to be kept?"""
+    def _heard(self, key: K) -> None:
+        """Of a connection that was opened or closed, or could not be opened: is the tenant to be kept?"""
         with self._lock:
             tenant = self._known.get(key)
-            if tenant is not None and tenant._ledger.entries:
+            if tenant is not None and tenant.connected:
                 self._open[key] = tenant
             else:
                 self._open.pop(key, None)
@@ -179,6 +202,14 @@ class TenantPools(Generic[K]):
     ) -> Result:
         return self[key].execute(sql, parameters, timeout=timeout)
 
+    def engine(self, key: K) -> Engine:
+        """SQLAlchemy's engine of this tenant, the same one as long as it lives; see ``Tenant.engine``."""
+        return self[key].engine
+
+    def knowledge(self, key: K) -> Any:
+        """What is known of this tenant's database; see ``Tenant.knowledge``."""
+        return self[key].knowledge
+
     def proxy(self, key: K, *, autocommit: bool | None = None, timeout: float | None = None) -> Proxy:
         return self[key].proxy(autocommit=autocommit, timeout=timeout)
 
@@ -193,8 +224,11 @@ class TenantPools(Generic[K]):
         with self._lock:
             open_now = dict(self._open)
         found = {key: tenant.stats() for key, tenant in open_now.items()}
-        sums = [sum(numbers) for numbers in zip(*(one.counts[1:] for one in found.values()), strict=True)] or [0] * 5
-        return TenantStats(found, Counts(float(self.budget.limit), *sums), self.budget.stats())
+        pools = {key: pool for key, tenant in open_now.items() if (pool := tenant._engines_pool) is not None}
+        engines = {key: pool.stats() for key, pool in pools.items()}
+        counted = [one.counts[1:] for one in (*found.values(), *engines.values())]
+        sums = [sum(numbers) for numbers in zip(*counted, strict=True)] or [0] * 5
+        return TenantStats(found, Counts(float(self.budget.limit), *sums), self.budget.stats(), engines)
 
     def __iter__(self) -> Iterator[K]:
         """The keys of those that have a connection, at this moment."""
@@ -208,7 +242,8 @@ class TenantPools(Generic[K]):
         return key in self._open
 
     def forget(self, key: K, timeout: float = 5.0) -> None:
-        """The tenant has moved, or is gone: close its pool, and ask the factory when it is next asked for."""
+        """The tenant has moved, or is gone: close its pool, its engine's too, and ask the factory when it is next asked
+        for."""
         with self._lock:
             self._unknown.pop(key, None)
             tenant = self._known.pop(key, None)
@@ -235,40 +270,6 @@ class TenantPools(Generic[K]):
 
     def __repr__(self) -> str:
         return f"<TenantPools {self.name!r} {len(self._open)} with a connection, {self.budget!r}>"
-
-
-class Tenant(Face, Generic[K]):
-    """A tenant's pool. Made by ``TenantPools``, which it tells when it has a connection and when it has none."""
-
-    def __init__(self, tenants: TenantPools[K], key: K, driver: Driver[Any]) -> None:
-        self.key = key
-        self._tenants = tenants
-        super().__init__(driver, PoolConfig.from_options({**tenants._options, "name": f"{tenants.name}/{key}"}))
-
-    def _observe(self, config: PoolConfig) -> Observers:
-        return _Listening(self, config, self._now)
-
-    def _hold(self) -> Hold:
-        hold = super()._hold()
-        if not hold.scopes:
-            scope: TenantScope | None = getattr(self._tenants._here, "scope", None)
-            if scope is not None:
-                scope._touched(self)
-        return hold
-
-
-class _Listening(Observers):
-    """All tenants have one log: loggers are for ever, and there may be hundreds of thousands of tenants."""
-
-    def __init__(self, tenant: Tenant[Any], config: PoolConfig, now: Callable[[], float]) -> None:
-        super().__init__(tenant.name, config.observers, now, log=tenant._tenants.name)
-        self._key = tenant.key
-        self._heard = tenant._tenants._heard
-
-    def tell(self, kind: str, seconds: float = 0.0, detail: str = "", error: BaseException | None = None) -> None:
-        if kind in ("connected", "disconnected", "connect_failed"):
-            self._heard(self._key, kind)
-        super().tell(kind, seconds, detail, error)
 
 
 class TenantScope:
@@ -312,14 +313,3 @@ class TenantScope:
                 raise raised
             finally:
                 raised = None
-
-
-def _fresh(error: Exception) -> Exception:
-    """One shared by those who get it would collect their tracebacks."""
-    try:
-        other = copy.copy(error)
-    except Exception:
-        other = error
-    if type(other) is not type(error):
-        other = error
-    return other.with_traceback(None)

@@ -156,13 +156,18 @@ class Mailbox:
 
     def post(self, note: Any) -> None:
         self.notes.append(note)
-        while True:
-            try:
-                head = next(iter(self._line), None)
-            except RuntimeError:  # the line changed under the iterator: look again
-                continue
-            if head is not None:
-                head.gate.open()
-            for poke in self._pokes:
-                poke()
-            return
+        open_head(self._line)
+        for poke in self._pokes:
+            poke()
+
+
+def open_head(line: Any) -> None:
+    """Wake whoever is first in line. Safe anywhere, in a finaliser too."""
+    while True:
+        try:
+            head = next(iter(line), None)
+        except RuntimeError:  # the line changed under the iterator: look again
+            continue
+        if head is not None:
+            head.gate.open()
+        return

@@ -46,9 +46,8 @@ MUTANTS = [
     ),
     Mutant(
         "a note pokes nobody", "no lost wake-up", "a lease is dropped", WAITING,
-        "            if head is not None:\n"
-        "                head.gate.open()\n",
-        "            pass\n",
+        "        open_head(self._line)\n",
+        "        pass\n",
     ),
     Mutant(
         "who lies down forgets the mailbox", "no lost wake-up", "a lease is dropped", BORROWING,

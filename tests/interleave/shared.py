@@ -4,6 +4,7 @@ the cap             never more connections than permits, those of all pools coun
 yields              nobody is lent what another one has waited for longer, in whichever pool, if his own pool lets him
                     open, but where the pool that would lose it has just lost one
 no idle hoard       nobody waits for a permit beside a connection that is idle in another pool, with that exception
+no lost wake-up     nor beside an unread note of another pool, for what was lost there is a permit
 """
 
 from __future__ import annotations
@@ -99,6 +100,9 @@ def share(w: World, permits: int) -> tuple[World, World]:
             idle = [entry for entry in other.ledger.idle if not look.spares(other) or cold(entry, other)]
             if look.wants(each.ledger) > max(0, look.coming - (permits - look.used)) and (look.used < permits or idle):
                 raise Broken("no idle hoard", f"{each.ledger.line} beside {idle}, {look.used} are used")
+            notes = other.pool._mailbox.notes
+            if notes and look.wants(each.ledger):
+                raise Broken("no lost wake-up", f"{each.ledger.line} beside {len(notes)} notes of the other pool")
 
     one.pool._lock.watches += (at_release,)
     w.s.at_rest.append(at_rest)
@@ -177,6 +181,14 @@ def a_pool_is_closed_and_its_permits_go_on(w: World) -> None:
     one.part("B", one.visit)
     two.part("C", two.visit, times=2)
     one.part("closer", one.close, timeout=3)
+
+
+@shared
+def a_lease_is_dropped_in_another_pool(w: World) -> None:
+    one, two = share(w, permits=1)
+    one.part("A", one.visit, end="drop")
+    two.part("B", two.visit)
+    two.part("C", two.visit)
 
 
 @shared

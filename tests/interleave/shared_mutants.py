@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.interleave.mutants import POOL, Mutant
 
 BUDGET, BACKGROUND, PERMITS = "budget", "background", "core.permits"
+DROPPED = "a lease is dropped in another pool"
 LONGEST_NEXT = "who has waited longest is next"
 
 # fmt: off
@@ -22,7 +23,17 @@ SHARED_MUTANTS = [
     Mutant(
         "what another pool is to do nobody does", "no deadlock or bounded wait or no lost wake-up or nothing lost",
         "two pools and two permits", BUDGET,
-        "                jobs.appendleft(functools.partial(_carry_out, pool, theirs))\n",
+        "        jobs.appendleft(functools.partial(_carry_out, pool, theirs))\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "a note is for its own pool alone", "no lost wake-up or no deadlock or bounded wait", DROPPED, BUDGET,
+        "        self._noted[pool] = None\n",
+        "        return\n",
+    ),
+    Mutant(
+        "a note wakes nobody of the other pools", "no lost wake-up or no deadlock or bounded wait", DROPPED, BUDGET,
+        "                open_head(ledger.line)\n",
         "                pass\n",
     ),
     Mutant(

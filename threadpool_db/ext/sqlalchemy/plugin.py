@@ -39,7 +39,7 @@ _NAMES = {
 }
 
 #: no text can say these
-_OBJECTS = {"creator", "dialect", "events", "_dispatch"}
+_OBJECTS = {"creator", "dialect", "events", "_dispatch", "budget"}
 
 #: So alike is a slip. The options that drivers have and that look most like ours, read_timeout and its kind, stay
 #: below 0.8.
@@ -54,6 +54,8 @@ class ThreadPoolPlugin(CreateEnginePlugin):
         arguments = _arguments()
         # read_only and reset might be a driver's own
         refuse_session_options({"init_sql", "isolation", "disconnect_on"} & set(url.query), "the database URL")
+        if "budget" in url.query:
+            raise TypeError("the database URL has 'budget', an object that no text can name: create_engine(budget=...)")
         for name in url.query:
             _refuse_slip(name, arguments)
         self._texts = {name: text for name, text in url.query.items() if name in arguments}

@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import ResetStyle
 from sqlalchemy.util import asbool, bool_or_str
 
+from threadpool_db.budget import Budget
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.sizing import Counts
@@ -41,6 +42,7 @@ class ThreadPool(Pool):
     looked at, where the driver is known. 0: it asks at every checkout, as QueuePool does.
     ``grace``: when nothing is connected, and connects have failed for so many seconds, one borrower tries in each step
     of a growing pause and the others are refused at once (CheckoutUnavailable). None: each tries for himself.
+    ``budget``: a Budget, the cap that this pool shares with others, of SQLAlchemy and of the core.
     """
 
     _is_asyncio = False  # or create_async_engine would take it, and block its loop
@@ -58,6 +60,7 @@ class ThreadPool(Pool):
         max_waiting: float | None = None,
         ping_after: float = 30.0,
         grace: float | None = None,
+        budget: Budget | None = None,
         **kw: Any,
     ) -> None:
         refuse_session_options(kw, "ThreadPool")
@@ -92,9 +95,13 @@ class ThreadPool(Pool):
             "backoff": None if self._grace is None else Backoff(),
             "grace": self._grace or 0.0,
             "background": False,  # whoever listens to "connect" expects the borrower's own thread
+            "budget": budget,
         }
-        order = "lifo" if self._use_lifo else "fifo"
-        self._inner = Inner(Records(self), PoolConfig.from_options(options), order=order)
+        self._budget = budget
+        self._inner = self._lender(PoolConfig.from_options(options), "lifo" if self._use_lifo else "fifo")
+
+    def _lender(self, config: PoolConfig, order: str) -> Inner:
+        return Inner(Records(self, self.logging_name or "sqlalchemy"), config, order=order)
 
     # No property: it is read twice at each checkin, and written, here and by create_engine, hardly ever.
     def __setattr__(self, name: str, value: Any) -> None:
@@ -217,6 +224,7 @@ class ThreadPool(Pool):
             max_waiting=self._max_waiting,
             ping_after=self._ping_after,
             grace=self._grace,
+            budget=self._budget,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -224,7 +232,12 @@ class ThreadPool(Pool):
             pre_ping=self._pre_ping,
             _dispatch=self.dispatch,
             dialect=dialect.dialect if type(dialect) is Thrift else dialect,
+            **self._others(),
         )
+
+    def _others(self) -> dict[str, Any]:
+        """Arguments of a subclass."""
+        return {}
 
     def dispose(self) -> None:
         """Close what is idle. What is lent stays good and comes back here."""

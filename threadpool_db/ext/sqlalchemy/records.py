@@ -123,8 +123,8 @@ class Settling(Record):
 class Records(Driver[Record]):
     """Opens and closes records, and leaves all else about them to SQLAlchemy."""
 
-    def __init__(self, pool: ThreadPool) -> None:
-        self.name = pool.logging_name or "sqlalchemy"
+    def __init__(self, pool: ThreadPool, name: str) -> None:
+        self.name = name
         self._pool = pool
 
     def connect(self, timeout: float) -> Record:
@@ -137,7 +137,18 @@ class Records(Driver[Record]):
         return record
 
     def close(self, record: Record) -> None:
-        record.close()
+        inner = self._pool._inner
+        if inner._budget is None:
+            record.close()
+            return
+        # somebody else waits for its place: neither a server that takes no goodbye nor a listener may keep it from him
+        socket = socket_identity(_descriptor(record.dbapi_connection))
+        with inner._upkeep.limits.limited(socket):
+            try:
+                record.close()
+            finally:
+                if record.dbapi_connection is not None:
+                    self._pool._close_connection(record.dbapi_connection)
 
     def glimpse(self, record: Record) -> TransactionState:
         known = self._pool._driver  # once the first connection has shown whose they are
@@ -156,6 +167,8 @@ class Inner(ConnectionPool[Record]):
         #: with a breaker a place without a connection is let go of: "nothing is connected" must mean that
         self.breaks = config.backoff is not None
         super().__init__(driver, config, order=order)
+        # a record's socket changes: only Records knows what it is when it is closed
+        self._upkeep.limits_closes = self._upkeep.limits_all_closes = False
 
     def _start_afresh(self) -> None:
         super()._start_afresh()
