@@ -35,7 +35,7 @@ from tests.bench.promise import Say
 from tests.bench.sites import started
 from tests.servers import Postgres
 
-DATABASES, CAP, THREADS, STATEMENT = 60, 10, 16, 0.002
+DATABASES, CAP, THREADS, STATEMENT = 60, 10, 16, 0.005
 #: An LRU's pools have so many connections each: with one, the most databases are at hand; with two, the first of them
 #: serve two threads at a time.
 SIZES = (1, 2)
