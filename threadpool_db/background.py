@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: As many connections of one server are closed at a time.
 CLOSERS = 8
 
+#: Of all pools under a budget so many connect to one server at a time, at most.
+BUDGET_CONNECTS = 10
+
 
 class Background:
     """One pool's dealings with the keeper."""
@@ -40,7 +43,9 @@ class Background:
     def follow(self, config: PoolConfig) -> None:
         """Go by these settings from now on."""
         self._connect_timeout = config.connect_timeout
-        self._workers = config.max_connecting + 1  # connects that hang must leave somebody for the rest
+        # Hundreds of pools of one server are not to connect one after the other; each connect has a permit.
+        at_once = 0 if config.budget is None else min(config.budget.limit, BUDGET_CONNECTS)
+        self._workers = max(config.max_connecting, at_once) + 1  # connects that hang must leave somebody for the rest
 
     # --- What the pool says -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ closed for need     nothing is closed for others but for somebody who waits, no 
                     its own pool has opened for somebody and not used yet
 coldest first       of what is idle and may be taken it is the one that was used least recently
 minimum             no pool loses what its ``min_size`` keeps for it
-spared              what a pool has used since it lost one is not taken for the next while
+spared              what a pool has used since it lost one is not taken for the next while, or until it was idle for a
+                    connect's time
+patience            nothing is closed for whom one of his own pool's would serve, before two connects' time
 looks again         where only time can help somebody looks when it does
 in the end          when nobody comes any more everybody has been served, or has given up
 """
@@ -44,9 +46,19 @@ class Pool:
         self.began: list[float] = []  # for those who wait since then connects have just begun; inf: for nobody
 
     @property
+    def connect(self) -> float:
+        return sum(self.connects) / max(1, len(self.connects))
+
+    @property
     def spared_until(self) -> float:
-        mean = sum(self.connects) / max(1, len(self.connects))
-        return self.ledger.gave_up_at + min(max(5 * mean, 0.005), 0.25)
+        return self.ledger.gave_up_at + min(max(5 * self.connect, 0.005), 0.25)
+
+    @property
+    def coldest_may_go_at(self) -> float:
+        coldest: float = min(entry.last_used for entry in self.ledger.idle)
+        if coldest <= self.ledger.gave_up_at:
+            return -math.inf
+        return min(self.spared_until, coldest + max(self.connect, 0.001))
 
     @property
     def has_spare(self) -> bool:
@@ -225,9 +237,12 @@ class Sharing:
         if len(ledger.entries) - ledger.closing < ledger.rules.min_size:
             raise Broken("minimum", f"pool {pool.number} has {len(ledger.entries)}, {ledger.closing} of them closing")
         wants = self.wants()
+        if not any(want <= self.now for want, other in wants if other is not pool):
+            raise Broken("patience", f"pool {pool.number} lost one at {self.now}, and others want one at {wants}")
         if self.coming() > len(wants):
             raise Broken("closed for need", f"{self.coming()} permits are there or coming, and {len(wants)} are wanted")
-        if entry.last_used > lost and self.now < max(lost, 0.0) + (pool.spared_until - ledger.gave_up_at):
+        warm = self.now < entry.last_used + max(pool.connect, 0.001)
+        if warm and entry.last_used > lost and self.now < max(lost, 0.0) + (pool.spared_until - ledger.gave_up_at):
             raise Broken("spared", f"pool {pool.number} lost one at {lost} and one used since at {self.now}")
         if entry.last_used < self.now:
             others = [e for each in idle if each is pool or self.may_lose(each) for e in idle[each]]
@@ -240,14 +255,13 @@ class Sharing:
 
     def may_lose(self, pool: Pool) -> bool:
         """The coldest of what it has idle?"""
-        ledger = pool.ledger
         if not pool.has_spare:
             return False
-        coldest = min(entry.last_used for entry in ledger.idle)
-        return coldest <= ledger.gave_up_at or self.now >= pool.spared_until
+        return self.now >= pool.coldest_may_go_at
 
     def wants(self) -> list[tuple[float, Pool]]:
-        """Who waits, without a connect for him, where his pool would let him have one? By our own reckoning."""
+        """Who waits, without a connect for him, where his pool would let him have one? By our own reckoning, and when
+        it is his turn to be closed one for."""
         found = []
         for pool in self.pools:
             ledger = pool.ledger
@@ -256,8 +270,15 @@ class Sharing:
             if pool.looked < ledger.reach.retry_at or free <= 0:
                 continue
             line = sorted((t for t in pool.waiting if t.step.value == "wait"), key=lambda t: t.arrival)
-            found += [(ticket.since, pool) for ticket in line[covered : covered + int(free)]]
+            later = self.patience(pool)
+            found += [(ticket.since + later, pool) for ticket in line[covered : covered + int(free)]]
         return sorted(found, key=lambda each: each[0])
+
+    def patience(self, pool: Pool) -> float:
+        """For so long, in seconds, he may wait for one of his own pool's."""
+        if len(pool.ledger.entries) <= len(pool.closing) + len(pool.late):
+            return 0.0
+        return 2 * min(pool.connect or 0.01, 0.05)
 
     def used(self) -> int:
         return sum(len(pool.ledger.entries) for pool in self.pools)
@@ -281,12 +302,16 @@ class Sharing:
             raise Broken("no hoard", f"pool {wants[0][1].number} waits, and {self.used()} of {self.limit} are used")
         if len(wants) <= self.coming():
             return
+        looks = min(pool.ledger.due if pool.ledger.rules.background else self.wakes(pool) for pool in self.pools)
+        if (moment := wants[self.coming()][0]) > self.now:
+            if looks > moment + 1e-9:
+                raise Broken("looks again", f"at {looks}, when one may be taken at {moment}")
+            return
         for pool in self.pools:
             if self.may_lose(pool):
                 raise Broken("no hoard", f"pool {wants[-1][1].number} waits, and pool {pool.number} has an idle one")
         spared = [pool for pool in self.pools if self.now < pool.spared_until and pool.has_spare]
-        moment = min((pool.spared_until for pool in spared), default=math.inf)
-        looks = min(pool.ledger.due if pool.ledger.rules.background else self.wakes(pool) for pool in self.pools)
+        moment = min((pool.coldest_may_go_at for pool in spared), default=math.inf)
         if looks > moment + 1e-9:
             raise Broken("looks again", f"at {looks}, when one may be had at {moment}")
 

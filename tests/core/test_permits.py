@@ -73,24 +73,38 @@ MUTANTS = [
         "if now < until and entry.last_used > ledger.gave_up_at:", "if now < until:", "many",
     ),
     Mutant(
-        "who has waited less is let through", "oldest first", PERMITS,
-        "or needs[provided].since >= since:", "or needs[provided].since == math.inf:", "two permits for three",
+        "who has waited less is let through", "patience", PERMITS,
+        "or needs[provided].since >= since:", "or needs[provided].since == math.inf:", "many",
+    ),
+    Mutant(
+        "who has one to wait for takes a neighbour's idle one", "patience", PERMITS,
+        "            if needs[provided].since > now:\n", "            if False:\n", "with a keeper",
+    ),
+    Mutant(
+        "nobody looks when patience ends", "looks again", PERMITS,
+        "ledger.look_again_at(needs[provided].since, now)", "ledger.look_again_at(math.inf, now)",
+        "two permits for three",
+    ),
+    Mutant(
+        "who has none to wait for is to be patient too", "no hoard", PERMITS,
+        "            return 0.0  # there is none to wait for", "            pass",
+    ),
+    Mutant(
+        "an idle one is spared to the end", "looks again", PERMITS,
+        "until = min(self._spared_until(ledger), entry.last_used + while_warm)", "until = self._spared_until(ledger)",
+        "many",
     ),
     Mutant(
         "one is closed for each who asks, and for him again", "closed for need", PERMITS,
-        "        return max(0, self.limit - self.used) + closing", "        return 0", "many",
+        "        return max(0, self.limit - self.used) + closing", "        return 0", "two permits for three",
     ),
     Mutant(
         "what was given up is waited for", "no hoard", PERMITS,
         "entry.state is CLOSING and not entry.given_up", "entry.state is CLOSING", "with a keeper",
     ),
     Mutant(
-        "who has a connect under way counts again", "oldest first", PERMITS,
-        "covered = ledger.opening if ledger.rules.background else 0", "covered = 0", "with a keeper",
-    ),
-    Mutant(
-        "neighbours lose theirs for a minimum", "closed for need", PERMITS,
-        "if provided >= len(needs) or needs[provided].since == math.inf:", "if provided >= len(needs):", "many",
+        "who has a connect under way counts again", "looks again", PERMITS,
+        "covered = ledger.opening if ledger.rules.background else 0", "covered = 0", "a minimum",
     ),
     Mutant(
         "the one used last is closed", "coldest first", PERMITS,

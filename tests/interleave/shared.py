@@ -2,7 +2,7 @@
 
 the cap             never more connections than permits, those of all pools counted, being opened and closed included
 yields              nobody is lent what another one has waited for longer, in whichever pool, if his own pool lets him
-                    open, but where the pool that would lose it has just lost one
+                    open and has none to wait for, but where the pool that would lose it has just lost one
 no idle hoard       nobody waits for a permit beside a connection that is idle in another pool, with that exception
 no lost wake-up     nor beside an unread note of another pool, for what was lost there is a permit
 """
@@ -18,7 +18,7 @@ from tests.interleave.scenarios import Play, Scenario
 from tests.interleave.world import World, next_try
 from threadpool_db.core.entry import CLOSING
 from threadpool_db.core.line import PING, USE
-from threadpool_db.core.permits import LONGEST
+from threadpool_db.core.permits import LONGEST, LONGEST_CONNECT, PATIENCE
 
 SHARED: list[Scenario] = []
 SHARED_COLLECTED: list[Scenario] = []
@@ -42,13 +42,18 @@ class Look:
         return self.permits - self.used + sum(not entry.given_up for entry in closing)
 
     def free_one(self, ledger: Any) -> bool:
-        since = self.since(ledger)
+        since = self.since(ledger) + self.patience(ledger)
         others = (world.ledger for world in self.worlds if world.ledger is not ledger)
         return self.used < self.permits and not any(self.wants(other) and self.since(other) < since for other in others)
 
     @staticmethod
     def since(ledger: Any) -> float:
         return next((ticket.since for ticket in ledger.line), math.inf)
+
+    @staticmethod
+    def patience(ledger: Any) -> float:
+        """So long he may wait for one of his own pool's, at most."""
+        return PATIENCE * LONGEST_CONNECT if len(ledger.entries) > ledger.closing else 0.0
 
     def wants(self, ledger: Any) -> int:
         """How many wait there without a connect for them, and would be let open one?"""
@@ -92,12 +97,15 @@ def share(w: World, permits: int) -> tuple[World, World]:
             for ticket in line:
                 given = ticket not in lines[each] and ticket.step in (USE, PING)
                 missing = look.wants(other.ledger) > look.coming
-                if given and missing and look.since(other.ledger) < ticket.since and used_before(ticket.entry):
+                other_since = look.since(other.ledger) + look.patience(other.ledger)
+                if given and missing and other_since < ticket.since and used_before(ticket.entry):
                     raise Broken("yields", f"{ticket!r} was served, and {other.ledger.line} has waited longer")
 
     def at_rest() -> None:
         for each, other in () if one.hurt else ((one, two), (two, one)):
             idle = [entry for entry in other.ledger.idle if not look.spares(other) or cold(entry, other)]
+            if w.s.time < look.since(each.ledger) + look.patience(each.ledger):
+                idle = []  # one of his own pool's may come first
             if look.wants(each.ledger) > max(0, look.coming - (permits - look.used)) and (look.used < permits or idle):
                 raise Broken("no idle hoard", f"{each.ledger.line} beside {idle}, {look.used} are used")
             notes = other.pool._mailbox.notes

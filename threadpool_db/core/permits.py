@@ -6,9 +6,16 @@ of one database); where none is idle, the next that comes back to a pool whose o
 (PgBouncer leaves out this part, and starves). The permit goes on only when that connection has been closed. Nothing is
 closed to fill a minimum, nor below the ``min_size`` of the pool that would lose it.
 
+Who has a connection to wait for in his own pool waits for that first: for two connects' time he takes nothing from
+another pool, and there he stands behind those who came that much later. For what he takes costs a connect here, and
+most likely one there: waiting for as long as the dearer way would cost is at most twice as bad as knowing (ski rental).
+Without this, 16 threads on 60 databases by Zipf kept half as many of their connections as an LRU of pools of one did.
+A permit that is free is nobody's loss, and he has it at once.
+
 A pool that has lost one is spared for a while: what it has used since is not taken. Else two busy pools would take each
 other's in turn, and every use would cost a connect. The while is as long as five of its connects, so that at most a
-fifth of the time goes into them; what lies unused all that time is no loss, and goes at once.
+fifth of the time goes into them. What has been idle for one connect's time would save no more than it costs those who
+wait, and what lies unused since then is no loss: they go at once.
 
 Ledgers are known by weak references: a pool that was dropped is gone, with its connections. Permits are not counted but
 looked at, so there is no count that an interrupt could spoil.
@@ -28,9 +35,13 @@ from threadpool_db.core.opening import could_open, wanted
 
 if TYPE_CHECKING:
     from threadpool_db.core.ledger import Ledger
+    from threadpool_db.core.stats import Histogram
 
 #: A pool that has lost one is spared for so many of its connects, between so many seconds.
 CONNECTS, SHORTEST, LONGEST = 5, 0.005, 0.25
+#: Who has one of his own to wait for takes none from another pool for so many connects; of so many seconds, while his
+#: pool's first one is under way, and at most.
+PATIENCE, UNKNOWN_CONNECT, LONGEST_CONNECT = 2, 0.01, 0.05
 
 
 class Permits(Protocol):
@@ -56,7 +67,8 @@ class Permits(Protocol):
 
 
 class Need(NamedTuple):
-    """Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum."""
+    """Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum. Who
+    has one of his own to wait for is as one who comes later; until then, nothing is closed for him."""
 
     since: float
     ledger: Ledger
@@ -113,7 +125,10 @@ class SharedPermits:
                     self.rivals.pop(weakref.ref(first), None)  # another of its server's pools was faster
                 continue
             provided = self._provided()
-            if provided >= len(needs) or needs[provided].since == math.inf:
+            if provided >= len(needs):
+                return
+            if needs[provided].since > now:
+                yield needs[provided].ledger, needs[provided].ledger.look_again_at(needs[provided].since, now)
                 return
             idle, moment = self._least_recently_used(now)
             if idle is None:
@@ -141,10 +156,16 @@ class SharedPermits:
                 del self.rivals[ref]
                 continue
             covered = ledger.opening if ledger.rules.background else 0  # for the first of them one is under way
-            waits = [Need(ticket.since, ledger) for ticket in islice(ledger.line, covered, covered + many)]
+            later = self._patience(ledger)
+            waits = [Need(ticket.since + later, ledger) for ticket in islice(ledger.line, covered, covered + many)]
             needs += waits + [Need(math.inf, ledger)] * (many - len(waits))
         needs.sort(key=_since)
         return needs
+
+    def _patience(self, ledger: Ledger) -> float:
+        if len(ledger.entries) == ledger.closing:
+            return 0.0  # there is none to wait for
+        return PATIENCE * min(mean(ledger.connect_times) or UNKNOWN_CONNECT, LONGEST_CONNECT)
 
     def _provided(self) -> int:
         """For so many of them a permit is there, or about to come free: of what is being closed. What was given up
@@ -165,7 +186,8 @@ class SharedPermits:
             if not ledger.idle or self._kept_for(ledger):
                 continue
             entry = ledger.coldest
-            until = self._spared_until(ledger)
+            while_warm = max(mean(ledger.connect_times), SHORTEST / CONNECTS)
+            until = min(self._spared_until(ledger), entry.last_used + while_warm)
             if now < until and entry.last_used > ledger.gave_up_at:
                 moment = min(moment, until)
             elif found is None or entry.last_used < found[0].last_used:
@@ -177,9 +199,7 @@ class SharedPermits:
         return len(ledger.entries) - ledger.closing <= ledger.rules.min_size
 
     def _spared_until(self, ledger: Ledger) -> float:
-        times = ledger.connect_times
-        connect = times.total / max(1, sum(times.counts))
-        return ledger.gave_up_at + min(max(CONNECTS * connect, SHORTEST), LONGEST)
+        return ledger.gave_up_at + min(max(CONNECTS * mean(ledger.connect_times), SHORTEST), LONGEST)
 
     def _passes_on(self, ledger: Ledger, now: float) -> None:
         ledger.gave_up_at = now
@@ -194,6 +214,11 @@ def lacking(ledger: Ledger, now: float) -> int:
     many = wanted(ledger, now) - ledger.opening if rules.background else len(ledger.line)
     room = min(rules.max_size - len(ledger.entries), rules.max_connecting - ledger.opening)
     return int(max(0, min(many, room)))
+
+
+def mean(times: Histogram) -> float:
+    """Seconds; 0 where nothing was measured."""
+    return times.total / max(1, sum(times.counts))
 
 
 def _since(need: Need) -> float:
