@@ -9,7 +9,7 @@ The house, from the roof down; imports run only downwards:
     cli          the command threadpool-db              checkup/    a connect taken apart, for `check`
     ext/         one file for each framework            testing     the fakes that we test with
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
-    tenants      a pool for each of many databases
+    tenants      a pool for each of many databases      tenant, knowledge   what one of them has
     pool         the one lock, which a budget shares    borrowing   the long way to a connection
     live         what an operator can change            returning   the long ways back
     background   what is done while nobody asks         keeper      a process's scheduler and its workers
