@@ -24,6 +24,7 @@ from tests.bench.pairs import Pairs
 from tests.bench.policies import measure_policies, picture
 from tests.bench.recovery import KINDS, Recoveries, section
 from tests.bench.tables import Figures, tables
+from tests.bench.zipf import measure_zipf
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     how.add_argument(
         "--policies", action="store_true", help="both checkout policies as a request does more outside; 5 minutes"
     )
+    how.add_argument("--tenants", action="store_true", help="many databases under one cap; half a minute")
     how.add_argument("--check", action="store_true", help="only what must hold; exit code 1 if it does not")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="with --policies: draw them there, as SVG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
@@ -118,6 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if check(say) else 1
     if options.sqlalchemy:
         figures = sqlalchemy(FULL, say)
+    elif options.tenants:
+        figures = measure_zipf(FULL.crowd_rounds, say)
+        if not figures:
+            return 1
     elif options.policies:
         figures, about = measure_policies(say)
         if not figures:

@@ -13,6 +13,12 @@ from tests.bench.operation import ADDED_LIMIT, JUDGEMENT_LIMIT, operations
 from tests.bench.pairs import Pairs
 from tests.bench.promise import Say, not_measured, until_clear
 from tests.bench.reporting import REPORTS_LIMIT, reports
+from tests.bench.tenant_musts import (
+    fair_at_the_cap,
+    faster_than_an_lru,
+    found_among_many,
+    unharmed_by_one_that_is_down,
+)
 from tests.bench.web_musts import cheap_in_the_database, cheap_middleware, more_requests_served
 
 PAIR_LIMIT = 2.2  # times the floor, and below DBUtils
@@ -35,6 +41,10 @@ def check(say: Say) -> bool:
             cheap_middleware(say),
             cheap_in_the_database(say),
             more_requests_served(say),
+            found_among_many(say),
+            fair_at_the_cap(say),
+            unharmed_by_one_that_is_down(say),
+            faster_than_an_lru(say),
         ]
     )
 

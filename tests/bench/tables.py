@@ -15,6 +15,7 @@ from tests.bench.policies import THREAD as PER_THREAD
 from tests.bench.policies import THREADS as CROWDS
 from tests.bench.policies import section as policies_section
 from tests.bench.recovery import KINDS, section
+from tests.bench.zipf import ZIPF
 
 #: section -> contestant -> figure
 Figures = dict[str, dict[str, dict[str, float]]]
@@ -87,6 +88,18 @@ _TABLES: dict[str, _Table] = {
         ),
     ),
     **{section(kind): (section(kind), lambda of: of["full_ms"], _RESTART) for kind in KINDS},
+    ZIPF: (
+        ZIPF,
+        lambda of: -of["rate"],
+        (
+            ("rate / best LRU's", "by_lru", ".2f"),
+            ("rate, 1/s", "rate", ".0f"),
+            ("hits", "hits", ".0%"),
+            ("wait p50, ms", "p50_ms", ".1f"),
+            ("p99, ms", "p99_ms", ".1f"),
+            ("evicted of 1,000", "evicted", ".0f"),
+        ),
+    ),
     **{policies_section(n): (policies_section(n), lambda of: -of["share"], _POLICIES) for n in CROWDS},
 }
 

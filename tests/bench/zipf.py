@@ -1,13 +1,13 @@
 """What do many databases cost under one cap? Zipf's traffic over real databases of one PostgreSQL, by three ways.
 
-The n-th of DATABASES is asked as often as 1/n, by THREADS threads without a pause. An operation borrows the driver's own
-connection, runs a statement of STATEMENT seconds and gives it back, rolled back; all three do just that. None may have
-more than CAP connections open at any time, which is counted from before a connect until after the close.
+The n-th of DATABASES is asked as often as 1/n, by THREADS threads without a pause. An operation borrows the driver's
+own connection, runs a statement of STATEMENT seconds and gives it back, rolled back; all three do just that. None may
+have more than CAP connections open at any time, which is counted from before a connect until after the close.
 
 *TenantPools*   a pool for each database, under a ``Budget(CAP)``
 *LRU*           what people write: an ``OrderedDict`` of SQLAlchemy QueuePools of so many connections each, no more of
-                them than fit under the cap. Where another one is needed, the one that was used least recently and is not
-                in use now is disposed of; if all are in use the thread waits until one is not
+                them than fit under the cap. Where another one is needed, the one that was used least recently and is
+                not in use now is disposed of; if all are in use the thread waits until one is not
 *NullPool*      a connection for each operation, and a semaphore of CAP
 
 *rate*      operations in a second, median of the slices, which take turns

@@ -227,7 +227,9 @@ class Sharing:
             self.passed_on(pool, orders.close[-1], idle)
             self.lost[pool] = pool.ledger.gave_up_at
         for since in pool.began:
-            older = [want for want, other in self.wants() if other is not pool and want < since]
+            # of a pool whose first connect is under way its length is a guess, which the event itself may have changed
+            known = [(want, other) for want, other in self.wants() if other.connect or not other.ledger.entries]
+            older = [want for want, other in known if other is not pool and want < since]
             if older:
                 raise Broken("oldest first", f"pool {pool.number} opens one, and somebody waits since {older[0]}")
 
@@ -278,7 +280,7 @@ class Sharing:
         """For so long, in seconds, he may wait for one of his own pool's."""
         if len(pool.ledger.entries) <= len(pool.closing) + len(pool.late):
             return 0.0
-        return 2 * min(pool.connect or 0.01, 0.05)
+        return 2 * min(pool.connect or self.permits.connect, 0.1)
 
     def used(self) -> int:
         return sum(len(pool.ledger.entries) for pool in self.pools)

@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 
 #: A pool that has lost one is spared for so many of its connects, between so many seconds.
 CONNECTS, SHORTEST, LONGEST = 5, 0.005, 0.25
-#: Who has one of his own to wait for takes none from another pool for so many connects; of so many seconds, while his
-#: pool's first one is under way, and at most.
-PATIENCE, UNKNOWN_CONNECT, LONGEST_CONNECT = 2, 0.01, 0.05
+#: Who has one of his own to wait for takes none from another pool for so many connects, of so many seconds at most.
+PATIENCE, LONGEST_CONNECT = 2, 0.1
 
 
 class Permits(Protocol):
@@ -80,6 +79,7 @@ class SharedPermits:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.rivals: dict[weakref.ref[Ledger], None] = {}
+        self.connect = 0.01  # seconds that one takes, by the pool that was looked at last
         self.passed_on = 0  # connections closed for another pool's sake
         self._holders: dict[weakref.ref[Ledger], None] = {}  # who has one; in order, so that a replay is a replay
 
@@ -165,7 +165,10 @@ class SharedPermits:
     def _patience(self, ledger: Ledger) -> float:
         if len(ledger.entries) == ledger.closing:
             return 0.0  # there is none to wait for
-        return PATIENCE * min(mean(ledger.connect_times) or UNKNOWN_CONNECT, LONGEST_CONNECT)
+        connect = min(mean(ledger.connect_times), LONGEST_CONNECT)
+        if connect:
+            self.connect = connect
+        return PATIENCE * (connect or self.connect)  # of a pool that has just been made nothing is known
 
     def _provided(self) -> int:
         """For so many of them a permit is there, or about to come free: of what is being closed. What was given up
