@@ -110,6 +110,7 @@ class ConnectionPool(Generic[C]):
             MaxWaiting(math.inf if limit is None else limit),
             None if budget is None else budget.permits,
             server=None if self._config.backoff is None else self._upkeep.outage(),
+            shed=self._config.shed,
         )
         self._take, self._give = self._ledger.take, self._ledger.give
         self._budget = budget
