@@ -64,6 +64,7 @@ def test_the_defaults_are_those_of_the_design():
         "init_sql": (),
         "disconnect_on": None,
         "server_pooler": False,
+        "shed": None,
         "sizing": None,
         "on_connect": None,
         "on_checkout": None,

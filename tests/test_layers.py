@@ -22,9 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
+        "core.pace",
         "core.alarm core.entry core.backoff core.outage core.overload core.sizing",
-        "core.freshness core.holding core.line core.reach core.stats core.tokens",
-        "core.due core.dialects core.failing core.keeping core.opening core.rules",
+        "core.freshness core.holding core.line core.reach core.sojourn core.stats core.tokens",
+        "core.due core.dialects core.failing core.keeping core.opening core.rules core.shedding",
         "core.audit core.permits core.statement core.steering",
         "core.ledger",
     ),

@@ -102,7 +102,7 @@ def test_no_time_and_a_dead_connection_take_the_next_idle_one():
 
 
 def test_an_overflow_pool_closes_the_extra_ones_once_nobody_waits():
-    with scene(max_size=3, sizing=Overflow(2)) as s:
+    with scene(max_size=3, sizing=Overflow(2, 0)) as s:
         leases = [s.pool.checkout() for _ in range(3)]
         [waiter] = s.line_up(1)
         leases[0].checkin()

@@ -19,7 +19,7 @@ STEADY = Backoff(1.0, 1.0, "exp")
 CHANGEABLE = (
     "min_size max_size min_idle timeout max_waiting peek_after ping_after check_timeout connect_timeout max_connecting "
     "backoff grace max_lifetime lifetime_jitter max_idle max_uses keepalive max_lease leak_after inactive_after "
-    "init_sql isolation read_only disconnect_on observers"
+    "init_sql isolation read_only disconnect_on shed observers"
 ).split()
 
 

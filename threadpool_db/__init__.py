@@ -30,7 +30,9 @@ from threadpool_db.checkout.proxy import Proxy
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.alarm import Alarms
 from threadpool_db.core.backoff import Backoff
-from threadpool_db.core.sizing import Elastic, Fixed, Overflow
+from threadpool_db.core.overload import CoDel
+from threadpool_db.core.sizing import Advice, Counts, Elastic, Fixed, Overflow
+from threadpool_db.core.sojourn import Sojourn
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.database import Pool, create_pool
 from threadpool_db.drivers.base import Driver, TransactionState
@@ -59,13 +61,16 @@ __version__ = "0.1.0"
 __all__ = [
     "KEEP",
     "REPLACE",
+    "Advice",
     "Alarm",
     "Alarms",
     "Backoff",
     "Budget",
     "Checked",
+    "CoDel",
     "ConnectFailed",
     "ConnectionPool",
+    "Counts",
     "Driver",
     "Elastic",
     "Event",
@@ -85,6 +90,7 @@ __all__ = [
     "Proxy",
     "Result",
     "Snapshot",
+    "Sojourn",
     "Spending",
     "StaleLease",
     "TenantPools",

@@ -28,6 +28,7 @@ from threadpool_db.refusal import (
     connect_failed_message,
     nested_message,
     overloaded_message,
+    shed_message,
     timeout_message,
     unavailable_message,
 )
@@ -61,7 +62,7 @@ class Borrowing:
 
     def _begin(self, now: float) -> None:
         self._start = now
-        self._deadline = now + self._timeout
+        self._deadline = self._waiter.deadline = now + self._timeout
         # without any patience what is there is made ready all the same
         self._ready_by = self._deadline if self._timeout > 0 else math.inf
 
@@ -259,17 +260,19 @@ class Borrowing:
             return PoolMisuse(str(cause)) if isinstance(cause, PoolMisuse) else self._connect_failed(cause)
         if waiter.refusal is Refusal.UNAVAILABLE:
             return self._unavailable(cause)
-        full = waiter.refusal is Refusal.FULL
-        snapshot, waited = pool._snapshot(NAMED, refused=full, late=not full), self._clock.now() - self._start
+        full, shed = waiter.refusal is Refusal.FULL, waiter.refusal is Refusal.SHED
+        snapshot, waited = pool._snapshot(NAMED, refused=full or shed, late=not (full or shed)), self._waited()
         with pool._lock:
             lent = [entry for entry in self._ledger.entries if entry.state is LEASED]
         words, here = pool._words, sum(entry.holder is waiter.holder for entry in lent)
-        error: PoolError
-        if full:
+        error: PoolOverloaded | PoolTimeout
+        if shed:
+            error = PoolOverloaded(shed_message(snapshot, waited, pool._config.shed, here, words), snapshot)
+        elif full:
             error = PoolOverloaded(overloaded_message(snapshot, pool._config.max_waiting or 0, here, words), snapshot)
         else:
             error = PoolTimeout(timeout_message(snapshot, waited, self._timeout, here, words), snapshot)
-        error.__cause__ = snapshot.connect_error
+        error.__cause__, error.waited = snapshot.connect_error, waited
         pool._observers.tell("refused", waited, error=error)
         return error
 
@@ -279,9 +282,12 @@ class Borrowing:
         # them each further turn at the lock costs milliseconds. Nothing is lent, so there are no lines to work out.
         snapshot = take_snapshot(pool, NAMED, refused=True)
         error = PoolUnavailable(unavailable_message(snapshot, pool._config.grace, pool._config.background), snapshot)
-        error.__cause__ = cause
-        pool._observers.tell("refused", self._clock.now() - self._start, error=error)
+        error.__cause__, error.waited = cause, self._waited()
+        pool._observers.tell("refused", error.waited, error=error)
         return error
+
+    def _waited(self) -> float:
+        return self._clock.now() - self._start
 
     def _connect_failed(self, cause: BaseException) -> ConnectFailed:
         if isinstance(cause, ConnectFailed):  # it could connect, and no more; the message is that of another waiter

@@ -18,6 +18,7 @@ from threadpool_db.core.alarm import Alarms
 from threadpool_db.core.backoff import Backoff
 from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.holding import Holding
+from threadpool_db.core.overload import Shed
 from threadpool_db.core.rules import Rules
 from threadpool_db.core.sizing import Elastic, Sizing
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from threadpool_db.waiting import Clock
 
 #: In the design, not in this version.
-NOT_YET = frozenset("shed stats_dir".split())
+NOT_YET = frozenset(["stats_dir"])
 
 ISOLATION_LEVELS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 #: What a session that is meant to be read-only answers to a write: no sign that the server has changed its mind.
@@ -40,6 +41,9 @@ _FOR_A_SESSION = {
     "read_only": "begin with SET TRANSACTION inside transaction(), or set it for the role or the server",
     "init_sql": "use SET LOCAL inside transaction(), or set it for the role or the server",
 }
+
+#: What a sizing must be able to do.
+_SIZING = ("may_open", "begin", "opens", "one_too_many", "quiet_below", "base", "smallest", "look")
 
 #: What other pools call it.
 _ELSEWHERE = {"pool_size": "max_size", "pool_recycle": "max_lifetime"}
@@ -102,6 +106,7 @@ class PoolConfig:
     init_sql: str | Iterable[str] = dataclasses.field(default=(), repr=False)  # there may be a secret in it
     disconnect_on: Iterable[str | int] | None = None
     server_pooler: bool = False
+    shed: Shed | None = None
     sizing: Sizing = Elastic()
     on_connect: Hook | None = None
     on_checkout: Hook | None = None
@@ -142,10 +147,14 @@ class PoolConfig:
             self._refuse_what_needs_a_session()
         if self.backoff is not None and not isinstance(self.backoff, Backoff):
             raise ValueError(f"backoff={self.backoff!r}: must be a Backoff(shortest, longest), or None for no retry")
-        for method in ("may_open", "one_too_many", "quiet_below", "smallest"):
-            if not callable(getattr(self.sizing, method, None)):
+        if self.shed is not None and (isinstance(self.shed, type) or not callable(getattr(self.shed, "begin", None))):
+            raise ValueError(
+                f"shed={self.shed!r}: must be CoDel(target, interval), anything else with begin(), or None"
+            )
+        for method in _SIZING:
+            if isinstance(self.sizing, type) or not callable(getattr(self.sizing, method, None)):
                 raise ValueError(f"sizing={self.sizing!r}: must be a Sizing such as Elastic(), it has no {method}()")
-        room = min(self.max_size, self.sizing.quiet_below(self.max_size))
+        room = min(self.max_size, self.sizing.base(self.max_size))
         for name in ("min_size", "min_idle"):
             value = getattr(self, name)
             if value > room:

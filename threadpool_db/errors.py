@@ -6,7 +6,7 @@
     │   └── TransactionAborted    a failed transaction was asked to commit
     ├── PoolClosed            the caller: the pool was closed
     ├── PoolTimeout           the operator: nothing came free in time (also a TimeoutError)
-    ├── PoolOverloaded        the operator: refused without waiting, the line is full
+    ├── PoolOverloaded        the operator: the line is full, or was shortened so that others wait less
     ├── PoolUnavailable       the operator: the database has been out of reach for a while
     ├── ConnectFailed         the database: no connection could be opened; the driver's error is the cause
     └── LeaseExpired          the caller: a lease was held past its deadline and taken away
@@ -48,7 +48,10 @@ class _Refusal(PoolError):
     """What the operator's errors share: the pool's numbers at the moment of the refusal.
 
     ``snapshot`` is None only where an error was made without a pool, as in a test.
+    ``waited``: seconds in line before it.
     """
+
+    waited: float = 0.0
 
     def __init__(self, message: str, snapshot: Snapshot | None = None) -> None:
         super().__init__(message)
@@ -60,7 +63,8 @@ class PoolTimeout(_Refusal, TimeoutError):
 
 
 class PoolOverloaded(_Refusal):
-    """Refused at once: ``max_waiting`` threads were in line already."""
+    """Refused at once, for ``max_waiting`` threads were in line already; or after ``waited`` seconds in line, turned
+    away by ``shed`` so that others need not wait as long."""
 
 
 class PoolUnavailable(_Refusal):

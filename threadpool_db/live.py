@@ -49,7 +49,6 @@ FIXED = {
     "on_connect": "some connections would have met one hook and not the other",
     "reset": "connections that were not watched so far could not be cleaned",
     "server_pooler": "what its connections have been told would stay in the pooler's sessions",
-    "shed": "it keeps what it has measured",
     "sizing": "it keeps what it has counted",
     "stats_dir": "others read there",
 }
@@ -118,6 +117,8 @@ def reconfigure(pool: ConnectionPool[Any], changes: dict[str, Any]) -> list[str]
         overload = MaxWaiting(_or_inf(config.max_waiting)) if "max_waiting" in changed else None
         renew = any(name in changed for name in RENEWING)
         orders = ledger.reconfigure(pool._rules(), now, overload, renew)
+        if "shed" in changed:
+            orders.add(ledger.shed_by(config.shed, now))
         for name in changed:
             what = (
                 name if name == "init_sql" else f"{name} {_said(getattr(old, name))} -> {_said(getattr(config, name))}"

@@ -112,6 +112,7 @@ class ConnectionPool(Generic[C]):
             MaxWaiting(math.inf if limit is None else limit),
             None if budget is None else budget.permits,
             server=None if self._config.backoff is None else self._upkeep.outage(),
+            shed=self._config.shed,
         )
         self._budget = budget
         self._lock = self._clock.lock() if budget is None else budget.join(self)

@@ -67,6 +67,23 @@ def overloaded_message(snapshot: Snapshot, max_waiting: float, held_here: int = 
     return _message(f"{begin} {_reason(snapshot)}", snapshot, held_here, advice)
 
 
+def shed_message(snapshot: Snapshot, waited: float, shed: object, held_here: int = 0, words: Words = WORDS) -> str:
+    """``shed``: the option, as the reader has set it."""
+    begin = (
+        f"pool {snapshot.name!r}: turned away after waiting {waited:.2f} s, so that others wait less: for some time "
+        f"nobody has been served in time (shed={shed!r})."
+    )
+    advice = _advice(snapshot, held_here, words)
+    advice.append(_COME_AGAIN)
+    if not snapshot.paused:
+        advice.append(
+            f"If this lasts, more is asked than the pool can serve. If the server has room for more connections, raise "
+            f"{words.max_size}; else make the queries faster, or ask less."
+        )
+        advice.append("Only if callers can wait longer, raise the target or the interval of shed.")
+    return _message(f"{begin} {_reason(snapshot)}", snapshot, held_here, advice)
+
+
 def unavailable_message(snapshot: Snapshot, grace: float, background: bool = True) -> str:
     """``background``: does the pool try by itself, or only by those who ask?"""
     begin = (

@@ -44,6 +44,7 @@ def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool =
             checkouts=ledger.checkouts,
             timeouts=pool._timeouts,
             refused=pool._refused,
+            shed=ledger.shed_count,
             opened=ledger.opened_count,
             closures=ledger.closures,
             connect_failures=ledger.connect_failures,

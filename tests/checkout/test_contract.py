@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
 POLICIES = ("operation", "thread")
 SHAPES = [
-    *(Shape(policy, sizing, "url") for policy in POLICIES for sizing in (Elastic(), Fixed(), Overflow(1))),
+    *(Shape(policy, sizing, "url") for policy in POLICIES for sizing in (Elastic(), Fixed(), Overflow(1, 0))),
     *(Shape(policy, Elastic(), how) for policy in POLICIES for how in ("callable", "dbapi")),
 ]
 

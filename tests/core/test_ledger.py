@@ -498,7 +498,7 @@ class TestGivingBack:
         assert entry.state is GONE and waiter.step is Step.OPEN and len(ledger.entries) == 2
 
     def test_overflow_is_closed_on_its_return_once_nobody_waits(self) -> None:
-        ledger, (one, two) = full(sizing=Overflow(1))
+        ledger, (one, two) = full(sizing=Overflow(1, 0))
         waiter = join(ledger)
         assert not ledger.checkin(one, 1.0).close and waiter.entry is one
         assert not ledger.give(two, 2.0)

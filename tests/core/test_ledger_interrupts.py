@@ -23,7 +23,7 @@ TO_OLD_PLACES = ENDS | {"take", "snatch", "leave", "give", "checkin", "discard",
 SMALL = [
     Setting("one slot", callers=2, max_size=1, leave_out=frozenset({"clear", "detach"})),
     Setting("one slot, backoff", callers=2, max_size=1, backoff=RETRY, leave_out=ENDS),
-    Setting("overflow", callers=2, sizing="Overflow(1)", leave_out=RARE | {"discard", "dead, gone"}),
+    Setting("overflow", callers=2, sizing="Overflow(1, 0)", leave_out=RARE | {"discard", "dead, gone"}),
     Setting("silence", callers=1, max_size=1, ping_after=1, max_idle=2, leave_out=ENDS),
     Setting("three old places", callers=3, max_size=3, max_connecting=3, leave_out=TO_OLD_PLACES | {"opened too late"}),
     Setting("background", callers=2, max_size=1, leave_out=frozenset({"clear", "detach"}), **BACK),

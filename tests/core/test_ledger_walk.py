@@ -32,8 +32,8 @@ SETTINGS = [
     Setting("lifetimes", callers=3, max_connecting=1, ping_after=2, max_lifetime=1, leave_out=NOT_HERE),
     Setting("fixed", callers=2, sizing="Fixed()", leave_out=NOT_HERE, **AGES),
     Setting("a smallest size, fifo", callers=2, min_size=1, order="fifo", leave_out=NO_ENDS, **ALL_TIMES),
-    Setting("overflow", sizing="Overflow(1)", max_waiting=2),
-    Setting("overflow and silence", callers=2, sizing="Overflow(1)", **AGES),
+    Setting("overflow", sizing="Overflow(1, 0)", max_waiting=2),
+    Setting("overflow and silence", callers=2, sizing="Overflow(1, 0)", **AGES),
     Setting("two uses each", max_uses=2),
     Setting("a budget shared with an outsider", callers=3, shared=True, leave_out=NOT_HERE),
     # the rest have somebody who connects in the background, and ticks when something is due, and only then
@@ -50,7 +50,7 @@ SETTINGS = [
     Setting("kept alive, one connect at a time", callers=2, keepalive=2, max_connecting=1, leave_out=NO_ENDS, **BACK),
     Setting("kept alive and idle", callers=2, keepalive=1, min_idle=1, leave_out=NO_ENDS, **BACK),
     Setting("recycled within", callers=2, max_connecting=1, max_lifetime=2, leave_out=NO_ENDS, **WITHIN),
-    Setting("background, overflow", callers=3, sizing="Overflow(1)", min_idle=1, leave_out=NOT_HERE, **BACK),
+    Setting("background, overflow", callers=3, sizing="Overflow(1, 0)", min_idle=1, leave_out=NOT_HERE, **BACK),
     Setting("a deadline", callers=2, max_lease=2, leave_out=NO_ENDS - {"close"}, **KEPT),
     Setting("leaks and a deadline", callers=2, leak_after=2, max_lease=3, max_connecting=1, leave_out=NOT_HERE, **KEPT),
     Setting("questions", callers=2, inactive_after=2, max_connecting=1, leave_out=NO_ENDS, **KEPT),
@@ -92,7 +92,7 @@ LARGE = [
     Setting("everything in time, two connects, backoff", callers=3, backoff=SLOWLY, **ALL_TIMES),
     Setting("fixed", callers=4, sizing="Fixed()", **ALL_TIMES),
     Setting("a smallest size, fifo", min_size=1, order="fifo", **ALL_TIMES),
-    Setting("overflow in time", sizing="Overflow(1)", max_waiting=1, **ALL_TIMES),
+    Setting("overflow in time", sizing="Overflow(1, 0)", max_waiting=1, **ALL_TIMES),
     Setting("a budget and silence", shared=True, max_connecting=1, **AGES),
     Setting("backoff and silence", callers=4, max_connecting=1, backoff=SLOWLY, ping_after=1),
     Setting("three slots", max_size=3, max_connecting=2),
@@ -108,7 +108,7 @@ LARGE = [
     Setting("out of reach, background", callers=3, backoff=SLOWLY, grace=2, **BACK),
     Setting("a deadline in time", callers=3, max_lease=2, max_connecting=1, **KEPT),
     Setting("a deadline and all ages", callers=2, max_lease=2, leak_after=1, keepalive=1, **ALL_TIMES, **KEPT),
-    Setting("background, overflow in time", callers=3, sizing="Overflow(1)", min_idle=1, **ALL_TIMES, **BACK),
+    Setting("background, overflow in time", callers=3, sizing="Overflow(1, 0)", min_idle=1, **ALL_TIMES, **BACK),
 ]
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from threadpool_db.core.sizing import Counts, Elastic, Fixed, Overflow, Sizing
+from threadpool_db.core.sizing import Advice, Counts, Elastic, Fixed, Overflow, Sizing
 
 
 def counts(max_size: float = 10, idle: int = 0, in_use: int = 0, opening: int = 0, closing: int = 0) -> Counts:
@@ -36,31 +36,47 @@ class TestFixed:
 
 class TestOverflow:
     def test_what_is_beyond_the_base_is_closed_on_its_return(self) -> None:
-        assert Overflow(4).one_too_many(counts(idle=1, in_use=6), 0.0)
+        assert Overflow(4, 0).one_too_many(counts(idle=1, in_use=6), 0.0)
 
     def test_the_base_is_kept(self) -> None:
-        assert not Overflow(4).one_too_many(counts(idle=1, in_use=5), 0.0)
+        assert not Overflow(4, 0).one_too_many(counts(idle=1, in_use=5), 0.0)
 
     def test_what_is_on_its_way_out_does_not_count(self) -> None:
-        assert not Overflow(4).one_too_many(counts(idle=1, in_use=5, closing=2), 0.0)
+        assert not Overflow(4, 0).one_too_many(counts(idle=1, in_use=5, closing=2), 0.0)
 
     def test_a_pool_without_a_limit_keeps_what_is_not_extra(self) -> None:
-        assert not Overflow(4).one_too_many(counts(math.inf, idle=100), 0.0)
+        assert not Overflow(4, 0).one_too_many(counts(math.inf, idle=100), 0.0)
 
     def test_a_pool_without_a_limit_whose_all_is_extra_keeps_none(self) -> None:
-        assert Overflow(math.inf).one_too_many(counts(math.inf, idle=1), 0.0)
-        assert Overflow(math.inf).quiet_below(math.inf) == 0
+        assert Overflow(math.inf, 0).one_too_many(counts(math.inf, idle=1), 0.0)
+        assert Overflow(math.inf, 0).quiet_below(math.inf) == 0
 
     def test_more_extra_than_there_is_keeps_none(self) -> None:
-        assert Overflow(20).one_too_many(counts(idle=1), 0.0)
+        assert Overflow(20, 0).one_too_many(counts(idle=1), 0.0)
 
     @pytest.mark.parametrize("extra", [-1, math.nan])
     def test_an_impossible_number_is_refused(self, extra: float) -> None:
         with pytest.raises(ValueError, match="0 or more"):
             Overflow(extra)
+        with pytest.raises(ValueError, match=r"Overflow\(linger=.*: must be seconds, 0 or more"):
+            Overflow(1, linger=extra)
+
+    def test_one_that_lingers_is_closed_when_it_has_been_idle_for_long_enough(self) -> None:
+        sizing = Overflow(4, linger=5)
+        assert not sizing.one_too_many(counts(idle=1, in_use=6), 0.0) and sizing.quiet_below(10) == 10
+        assert sizing.look(counts(idle=1, in_use=6), 4.0, 0.0, 100.0) == Advice(101.0)
+        assert sizing.look(counts(idle=1, in_use=6), 5.0, 0.0, 101.0).close
+
+    def test_without_an_idle_one_it_looks_again_later(self) -> None:
+        assert Overflow(4, linger=5).look(counts(in_use=7), 0.0, 0.0, 100.0) == Advice(105.0)
+
+    def test_the_base_may_be_idle_for_as_long_as_it_likes(self) -> None:
+        for base in (counts(idle=6), counts(idle=6, closing=1)):
+            assert Overflow(4, linger=5).look(base, 60.0, 0.0, 100.0) == Advice(math.inf)
+        assert Overflow(4, linger=5).base(10) == Overflow(4, 0).base(10) == 6
 
 
-@pytest.mark.parametrize("sizing", [Elastic(), Fixed(), Overflow(0), Overflow(3)], ids=repr)
+@pytest.mark.parametrize("sizing", [Elastic(), Fixed(), Overflow(0), Overflow(3), Overflow(3, 0)], ids=repr)
 @pytest.mark.parametrize("total", range(11))
 def test_a_rule_is_not_asked_where_it_would_say_no(sizing: Sizing, total: int) -> None:
     if total <= sizing.quiet_below(10):
@@ -68,4 +84,8 @@ def test_a_rule_is_not_asked_where_it_would_say_no(sizing: Sizing, total: int) -
 
 
 def test_a_rule_shows_in_its_repr() -> None:
-    assert [repr(Elastic()), repr(Fixed()), repr(Overflow(2))] == ["Elastic()", "Fixed()", "Overflow(extra=2)"]
+    assert [repr(Elastic()), repr(Fixed()), repr(Overflow(2))] == [
+        "Elastic()",
+        "Fixed()",
+        "Overflow(extra=2, linger=5.0)",
+    ]

@@ -382,7 +382,7 @@ class World:
     @property
     def base(self) -> float:
         """No more than this many are kept when nobody waits."""
-        return self.max_size - 1 if self.setting.sizing == "Overflow(1)" else self.max_size
+        return self.max_size - 1 if self.setting.sizing == "Overflow(1, 0)" else self.max_size
 
     @property
     def smallest(self) -> float:

@@ -39,7 +39,7 @@ SETTINGS = {
     "small": {"max_size": 4},
     "orderly": {"max_size": 3},
     "one": {"max_size": 1, "max_connecting": 1},
-    "overflow": {"max_size": 8, "sizing": Overflow(6), "max_connecting": 4},
+    "overflow": {"max_size": 8, "sizing": Overflow(6, 0), "max_connecting": 4},
     "short lives": {"max_size": 6, "max_lifetime": 0.05, "max_idle": 0.02, "max_uses": 7, "ping_after": 0.001},
     "fixed and fussy": {"max_size": 5, "sizing": Fixed(), "max_waiting": 10, "ping_after": 0},
     "kept": {"background": True, "max_size": 4, "min_size": 2, "min_idle": 1},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from threadpool_db.core.entry import IDLE, LEASED, Entry, Reported
 from threadpool_db.core.line import Orders, Report
+from threadpool_db.core.pace import SHORTEST
 
 if TYPE_CHECKING:
     from threadpool_db.core.ledger import Ledger
@@ -24,10 +25,7 @@ def retire(ledger: Ledger, now: float, orders: Orders) -> None:
     first. What is lent and past its lifetime is marked."""
     fresh, rules = ledger.rules.freshness, ledger.rules
     worn = [entry for entry in ledger.idle if fresh.worn(entry, now)]
-    smallest = ledger.sizing.smallest(rules.min_size, rules.max_size)
-    connected = len(ledger.entries) - ledger.opening - ledger.closing
-    idle = len(ledger.idle) + len(ledger.asking)
-    spare = min(connected - smallest, idle - rules.min_idle) - len(worn)
+    spare = _beyond(ledger, ledger.sizing.smallest(rules.min_size, rules.max_size)) - len(worn)
     for entry in sorted(ledger.idle, key=lambda entry: entry.last_used):
         if entry not in worn:
             if spare <= 0 or now < entry.last_used + fresh.max_idle:
@@ -38,6 +36,29 @@ def retire(ledger: Ledger, now: float, orders: Orders) -> None:
     for entry in ledger.entries:
         if entry.state is LEASED and now >= entry.expires_at:
             entry.generation = -1  # its time is over: ``give`` will see that it is of none that lives
+
+
+def _beyond(ledger: Ledger, smallest: float) -> float:
+    """So many idle ones need not be kept, if ``smallest`` are to stay connected."""
+    connected = len(ledger.entries) - ledger.opening - ledger.closing
+    idle = len(ledger.idle) + len(ledger.asking)
+    return min(connected - smallest, idle - ledger.rules.min_idle)
+
+
+def look(ledger: Ledger, now: float, orders: Orders) -> None:
+    """Ask the sizing whether time has told it something, and close what it has idle for too long, one by one, coldest
+    first. Never what the rules keep, nor while somebody waits."""
+    if ledger.closed:
+        return
+    while True:
+        coldest, head = ledger.coldest if ledger.idle else None, ledger.line.head
+        idle_for = 0.0 if coldest is None else now - coldest.last_used
+        advice = ledger.sizing.look(ledger.counts(), idle_for, 0.0 if head is None else now - head.since, now)
+        ledger.look_at = max(advice.again, now + SHORTEST)
+        if not advice.close or coldest is None or head is not None or _beyond(ledger, ledger.rules.min_size) <= 0:
+            return
+        ledger.idle.remove(coldest)
+        ledger.let_go(coldest, orders)
 
 
 def overheld(ledger: Ledger, now: float, orders: Orders) -> None:
@@ -95,7 +116,7 @@ def ask(ledger: Ledger, now: float, orders: Orders) -> None:
 def next_due(ledger: Ledger, now: float) -> float:
     """When all that was due has been done: the next moment at which time alone gives something to do."""
     fresh, holding = ledger.rules.freshness, ledger.rules.holding
-    moments = [ledger.reach.fill_at]
+    moments = [ledger.reach.fill_at, math.inf if ledger.closed else ledger.look_at]
     if not ledger.closed:
         moments.append(ledger.reach.patient_until)  # from then on nobody waits, and it is tried though nobody asks
     for entry in () if ledger.closed else ledger.entries:

@@ -37,16 +37,17 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from threadpool_db.core.audit import audit, lose
-from threadpool_db.core.due import ask, next_due, over, overheld, retire, take_away
+from threadpool_db.core.due import ask, look, next_due, over, overheld, retire, take_away
 from threadpool_db.core.entry import CLOSING, GONE, IDLE, LEASED, OPENING, Entry
 from threadpool_db.core.failing import fail_fast, take_failure
 from threadpool_db.core.keeping import is_unwanted, put_back
 from threadpool_db.core.line import OPEN, PING, USE, WAIT, Line, Orders, Refusal, Report, Step, Ticket
 from threadpool_db.core.opening import may_open, reserve, wanted
 from threadpool_db.core.outage import Server
-from threadpool_db.core.overload import MaxWaiting, Overload
+from threadpool_db.core.overload import MaxWaiting, Overload, Shed
 from threadpool_db.core.reach import Reach
 from threadpool_db.core.rules import Rules
+from threadpool_db.core.shedding import look_at_line, next_look, passed_over, too_late
 from threadpool_db.core.sizing import Counts, Elastic, Sizing
 from threadpool_db.core.stats import BOUNDS, Histogram
 from threadpool_db.core.steering import cut_off, pause, reconfigure, resume, shorten_line, take_to_ask
@@ -64,8 +65,12 @@ class Ledger:
         permits: Permits | None = None,
         server: Server | None = None,
         draw: Callable[[], float] = random.random,
+        shed: Shed | None = None,
     ) -> None:
-        self.sizing = sizing or Elastic()
+        self.sizing = (sizing or Elastic()).begin()
+        self.watches_size = type(self.sizing).look is not Elastic.look
+        self.look_at = math.inf  # when the sizing wants to look again
+        self.shedding = None if shed is None else shed.begin()
         self.overload = overload or MaxWaiting()
         self.permits = permits
         self.rivals: Collection[object] = () if permits is None else permits.rivals
@@ -84,7 +89,7 @@ class Ledger:
         self.closed = self.paused = False
         self.due = math.inf  # when time alone gives tick something to do, at the latest
 
-        self.arrivals = self._joined = self._lent = 0
+        self.arrivals = self._joined = self._lent = self.shed_count = 0
         self.opened_count = self.closures = self.connect_failures = self.dead_count = 0
         self.mended = 0  # how often an audit found what an interrupt had left
         self.wait_times, self.use_times, self.connect_times = Histogram(), Histogram(), Histogram()
@@ -98,6 +103,7 @@ class Ledger:
         self._carefree = -math.inf if rules.min_idle or not rules.short_ways else rules.freshness.carefree
         self.unattended = min(rules.freshness.max_idle, rules.freshness.keepalive, rules.holding.patience)
         self._quiet_below = min(rules.max_size, self.sizing.quiet_below(rules.max_size))
+        self.base = min(rules.max_size, self.sizing.base(rules.max_size))
         self.weigh()
 
     # --- The short events -------------------------------------------------------------------------------------------
@@ -139,6 +145,8 @@ class Ledger:
         head = self.line.head
         if (
             head is None
+            or head.deadline <= now
+            or self.shedding is not None
             or head.wake_at != math.inf  # it keeps watch for the whole line: the next one must be told to
             or self.rivals
             or entry.generation != self.generation
@@ -162,6 +170,8 @@ class Ledger:
             return False
         if self.reach.failing_since < math.inf:  # it is ``failing``, said without a call
             return False
+        if self.shedding is not None and not self.line:
+            return False  # it is to be looked at, from now on
         self._arrive(ticket, now)
         if self._admits(len(self.line), now):
             self.line[ticket] = None
@@ -188,6 +198,8 @@ class Ledger:
         if self.closed:
             ticket.refuse(Refusal.CLOSED)
             return orders
+        if not self.line:
+            self._line_begins(now)
         self.line[ticket] = None
         self._settle(now, orders)
         if ticket.step is WAIT and not self._admits(len(self.line) - 1, now):
@@ -260,7 +272,7 @@ class Ledger:
         if entry.generation != self.generation or is_unwanted(self):
             self.let_go(entry, orders)
             if ticket is not None:
-                self._resume(ticket)
+                self._resume(ticket, now)
         elif ticket is not None:
             self._lend(entry, ticket, now)
             ticket.step = USE
@@ -288,7 +300,7 @@ class Ledger:
             return orders
         self.abandon(entry)
         if ticket is not None and self.rules.backoff is not None:
-            self._resume(ticket)
+            self._resume(ticket, now)
         elif ticket is not None:
             ticket.refuse(Refusal.CONNECT_FAILED, error)
         take_failure(self, entry, error, now, orders, answered)
@@ -329,7 +341,7 @@ class Ledger:
         self.dead_count += 1
         self._let_go_of_silent(entry, now, orders)
         if ticket is not None:
-            self._resume(ticket)
+            self._resume(ticket, now)
         self._settle(now, orders)
         return orders
 
@@ -346,7 +358,7 @@ class Ledger:
             self.reach.disappointed(now, self._draw())
             self.due = min(self.due, self.reach.fill_at)
         if ticket is not None:
-            self._resume(ticket)
+            self._resume(ticket, now)
         self._settle(now, orders)
         return orders
 
@@ -421,7 +433,7 @@ class Ledger:
     def resume(self, now: float) -> Orders:
         """Lend again, to those in line first."""
         orders = Orders()
-        resume(self)
+        resume(self, now)
         self._settle(now, orders)
         return orders
 
@@ -433,6 +445,15 @@ class Ledger:
         self._settle(now, orders)
         if overload is not None:
             shorten_line(self, now, orders)
+        return orders
+
+    def shed_by(self, shed: Shed | None, now: float) -> Orders:
+        """Other rules about whom to turn away, which know nothing yet; None: nobody."""
+        orders = Orders()
+        self.shedding = None if shed is None else shed.begin()
+        if self.shedding is not None:
+            self.shedding.begins(now)
+        self._settle(now, orders)
         return orders
 
     def take_to_ask(self, entry: Entry, now: float) -> bool:
@@ -488,7 +509,7 @@ class Ledger:
     def again(self, ticket: Ticket, now: float) -> Orders:
         """What it was granted was taken away before it was used: back to its old place."""
         orders = Orders()
-        self._resume(ticket)
+        self._resume(ticket, now)
         self._settle(now, orders)
         return orders
 
@@ -529,6 +550,13 @@ class Ledger:
         self.arrivals += 1
         self._joined += 1
 
+    def _line_begins(self, now: float) -> None:
+        """Nobody waited until now."""
+        if self.shedding is not None:
+            self.shedding.begins(now)
+        if self.watches_size:
+            self.due = now
+
     def _admits(self, ahead: int, now: float) -> bool:
         """May one more wait? Those for whom a connect is under way already are in nobody's way."""
         if self.rules.background:
@@ -542,8 +570,14 @@ class Ledger:
         if overdue:
             retire(self, now, orders)
             overheld(self, now, orders)
+            look(self, now, orders)
+        look_at_line(self, now, orders)
         while (head := self.line.head) is not None:
-            if self.idle:
+            if head.deadline <= now:
+                too_late(self, head, orders)
+            elif self.idle:
+                if passed_over(self, head, now, orders):
+                    continue
                 # off the shelf first, and the ticket last, for whoever reads it uses the entry: an interrupt between
                 # leaves an entry that nobody has, never one that two have
                 entry = self.idle.pop()
@@ -562,9 +596,10 @@ class Ledger:
                 orders.wake.append(head)
             else:
                 # nothing but time may help it: the head, and only the head, wakes by itself and calls tick
-                moment, patience = self.reach.next_at(now), self.reach.patient_until
-                if now < patience < (moment if moment > now else math.inf):
-                    moment = patience
+                moment = self.reach.next_at(now)
+                for other in (self.reach.patient_until, self.look_at):
+                    if now < other < (moment if moment > now else math.inf):
+                        moment = other
                 if head.wake_at != moment and moment > now:
                     head.wake_at = moment
                     orders.wake.append(head)
@@ -577,6 +612,7 @@ class Ledger:
                 orders.open.append(reserve(self, now))
         if self.line and self.reach.failing:
             fail_fast(self, now, orders)
+        self.due = min(self.due, next_look(self, now))
 
     def _grant(self, ticket: Ticket, step: Step, entry: Entry, now: float) -> None:
         ticket.grant(step, entry)
@@ -644,11 +680,13 @@ class Ledger:
         few = len(self.entries) <= self._quiet_below
         self._easy = few and not self.paused and self._fresh.max_uses == math.inf
 
-    def _resume(self, ticket: Ticket) -> None:
+    def _resume(self, ticket: Ticket, now: float) -> None:
         if self.closed:
             ticket.refuse(Refusal.CLOSED)
-        else:
-            self.line.resume(ticket)
+            return
+        if not self.line:
+            self._line_begins(now)
+        self.line.resume(ticket)
 
     def _refuse(self, many: int, why: Refusal, cause: BaseException | None, orders: Orders) -> None:
         for _ in range(many):

@@ -29,6 +29,7 @@ class Refusal(enum.Enum):
 
     CLOSED = "closed"
     FULL = "full"
+    SHED = "shed"
     CONNECT_FAILED = "connect failed"  # ticket.cause says how
     UNAVAILABLE = "unavailable"  # and why
 
@@ -37,7 +38,8 @@ class Ticket:
     """A place in line. ``arrival`` orders the line and is kept for life; ``wake_at`` is when to call ``tick``."""
 
     __slots__ = (
-        "arrival", "cause", "claim", "code", "entry", "holder", "instruction", "refusal", "since", "step", "wake_at",
+        "arrival", "cause", "claim", "code", "deadline", "entry", "holder", "instruction", "refusal", "since", "step",
+        "wake_at",
     )  # fmt: skip
 
     def __init__(self, holder: Any = None, code: Any = None, instruction: int = -1) -> None:
@@ -46,6 +48,7 @@ class Ticket:
         self.instruction = instruction
         self.arrival = -1
         self.since = 0.0
+        self.deadline = math.inf  # from when on it is of no use to its holder
         self.step = WAIT
         self.entry: Entry | None = None
         self.claim: Any = None  # the right to what was granted; opaque here

@@ -24,7 +24,7 @@ def wanted(ledger: Ledger, now: float) -> float:
         rules = ledger.rules
         connected = len(ledger.entries) - ledger.opening - ledger.closing
         idle = len(ledger.idle) + len(ledger.asking)
-        ready = min(rules.min_idle - idle, ledger._quiet_below - connected - many)  # none that is one too many
+        ready = min(rules.min_idle - idle, ledger.base - connected - many)  # none that is one too many
         many = max(many, many + ready, rules.min_size - connected)
     return many
 
@@ -58,6 +58,7 @@ def may_open(ledger: Ledger, now: float) -> bool:
 
 def reserve(ledger: Ledger, now: float) -> Entry:
     """The slot, before the connect."""
+    ledger.sizing.opens(now)
     entry = Entry(now, ledger.generation)
     ledger.entries.add(entry)
     ledger.opening += 1

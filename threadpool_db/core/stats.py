@@ -102,12 +102,13 @@ class Hold:
 class Snapshot:
     """The pool's numbers at one moment, all read under its lock.
 
-    ``checkouts`` counts connections handed to borrowers, ``timeouts`` and ``refused`` those who got none; ``dead``
-    those found dead before a borrower got them, ``lost`` those whose lease was dropped without a checkin, ``expired``
-    those taken away at ``max_lease``. ``wait`` is the time until a borrower was given one, connecting included;
-    ``connect`` of those that succeeded. ``failing_for``: seconds in which connects have failed and none has succeeded.
-    ``paused``: nobody gets a connection until ``resume()``. ``holders``, who has had one longest first. ``permits`` is
-    the limit of the pool's budget, ``permits_used`` how many connections it and the others of that budget have.
+    ``checkouts`` counts connections handed to borrowers, ``timeouts`` and ``refused`` those who got none, ``shed``
+    the refused who had waited; ``dead`` those found dead before a borrower got them, ``lost`` those whose lease was
+    dropped without a checkin, ``expired`` those taken away at ``max_lease``. ``wait`` is the time until a borrower
+    was given one, connecting included; ``connect`` of those that succeeded. ``failing_for``: seconds in which
+    connects have failed and none has succeeded. ``paused``: nobody gets a connection until ``resume()``. ``holders``,
+    who has had one longest first. ``permits`` is the limit of the pool's budget, ``permits_used`` how many
+    connections it and the others of that budget have.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Snapshot:
     checkouts: int = 0
     timeouts: int = 0
     refused: int = 0
+    shed: int = 0
     opened: int = 0
     closures: int = 0
     connect_failures: int = 0

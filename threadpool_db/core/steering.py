@@ -30,8 +30,10 @@ def pause(ledger: Ledger, orders: Orders) -> None:
     ledger._let_all_idle_go(orders)
 
 
-def resume(ledger: Ledger) -> None:
+def resume(ledger: Ledger, now: float) -> None:
     ledger.paused = False
+    if ledger.shedding is not None:
+        ledger.shedding.begins(now)  # the pause was no overload
     ledger.weigh()
 
 

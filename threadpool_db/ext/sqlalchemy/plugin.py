@@ -39,7 +39,7 @@ _NAMES = {
 }
 
 #: no text can say these
-_OBJECTS = {"creator", "dialect", "events", "_dispatch", "budget"}
+_OBJECTS = {"creator", "dialect", "events", "_dispatch", "budget", "shed"}
 
 #: So alike is a slip. The options that drivers have and that look most like ours, read_timeout and its kind, stay
 #: below 0.8.
@@ -54,8 +54,8 @@ class ThreadPoolPlugin(CreateEnginePlugin):
         arguments = _arguments()
         # read_only and reset might be a driver's own
         refuse_session_options({"init_sql", "isolation", "disconnect_on"} & set(url.query), "the database URL")
-        if "budget" in url.query:
-            raise TypeError("the database URL has 'budget', an object that no text can name: create_engine(budget=...)")
+        for name in {"budget", "shed"} & set(url.query):
+            raise TypeError(f"the database URL has {name!r}, an object that no text can name: create_engine({name}=...)")
         for name in url.query:
             _refuse_slip(name, arguments)
         self._texts = {name: text for name, text in url.query.items() if name in arguments}

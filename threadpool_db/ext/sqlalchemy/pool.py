@@ -19,6 +19,7 @@ from sqlalchemy.util import asbool, bool_or_str
 from threadpool_db.budget import Budget
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.backoff import Backoff
+from threadpool_db.core.overload import Shed
 from threadpool_db.core.sizing import Counts
 from threadpool_db.core.stats import Snapshot
 from threadpool_db.drivers.base import Driver
@@ -40,6 +41,8 @@ class ThreadPool(Pool):
     new one or one given back. ``max_waiting``: more than this in line are refused at once (CheckoutOverloaded).
     ``ping_after``: ``pool_pre_ping`` asks a connection that was silent for so many seconds; one used since is only
     looked at, where the driver is known. 0: it asks at every checkout, as QueuePool does.
+    ``shed``: ``CoDel(target, interval)`` turns some of those who wait away when the pool is overloaded, so that the
+    others wait less (CheckoutOverloaded). None: each waits for his ``timeout``.
     ``grace``: when nothing is connected, and connects have failed for so many seconds, one borrower tries in each step
     of a growing pause and the others are refused at once (CheckoutUnavailable). None: each tries for himself.
     ``budget``: a Budget, the cap that this pool shares with others, of SQLAlchemy and of the core.
@@ -60,6 +63,7 @@ class ThreadPool(Pool):
         max_waiting: float | None = None,
         ping_after: float = 30.0,
         grace: float | None = None,
+        shed: Shed | None = None,
         budget: Budget | None = None,
         **kw: Any,
     ) -> None:
@@ -80,6 +84,7 @@ class ThreadPool(Pool):
         self._max_connecting = _limit("max_connecting", max_connecting, 1)
         self._max_waiting = _limit("max_waiting", math.inf if max_waiting is None else max_waiting, 0)
         self._ping_after = _seconds("ping_after", ping_after)
+        self._shed = shed
         self._grace = None if grace is None else _seconds("grace", grace, "for no breaker")
         endless = self._overflow_limit == -1
         options = {
@@ -88,6 +93,7 @@ class ThreadPool(Pool):
             "timeout": self._timeout,
             "max_connecting": self._max_connecting,
             "max_waiting": self._max_waiting,
+            "shed": shed,
             # SQLAlchemy's own pool_pre_ping and pool_recycle do this, on checkout
             "ping_after": math.inf,
             "max_lifetime": None,
@@ -224,6 +230,7 @@ class ThreadPool(Pool):
             max_waiting=self._max_waiting,
             ping_after=self._ping_after,
             grace=self._grace,
+            shed=self._shed,
             budget=self._budget,
             recycle=self._recycle,
             echo=self.echo,

@@ -64,7 +64,8 @@ class CheckoutTimeout(exc.TimeoutError, PoolTimeout):
 
 
 class CheckoutOverloaded(exc.TimeoutError, PoolOverloaded):
-    """Refused at once, because ``max_waiting`` threads were in line already; in both languages too."""
+    """Refused at once, because ``max_waiting`` threads were in line already, or turned away by ``shed``; in both
+    languages too."""
 
     def __init__(self, message: str, snapshot: Snapshot | None = None) -> None:
         super().__init__(message, code="3o7r")
@@ -266,6 +267,8 @@ class _Turn(Borrowing):
             return error
         both: PoolError = kind(str(error), getattr(error, "snapshot", None) or self._pool.stats())
         both.__cause__ = error.__cause__
+        if hasattr(both, "waited"):
+            both.waited = getattr(error, "waited", 0.0)
         return both
 
 
