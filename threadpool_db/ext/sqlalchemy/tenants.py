@@ -4,7 +4,7 @@
 
     with Session(tenants.engine("acme")) as session: ...
 
-An engine costs a dialect, a pool and half a millisecond; what costs most, the statements that it has compiled, all of
+An engine costs a dialect, a pool and a millisecond or two; what costs most, the statements it has compiled, all of
 them share. SQLAlchemy's own key for a compiled statement has the dialect *object* in it, so that one dict that is given
 to several engines (``execution_options(compiled_cache=...)``) holds each statement once for each of them. Here what
 tells two dialects apart takes the object's place: what they are, and what their servers have told them.
