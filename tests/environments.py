@@ -40,6 +40,8 @@ NOT_ON_ALL = (
 )
 # what takes long, and is the proof's to try there
 LONG = ("tests/checkout/test_contract.py", "tests/core/test_permits.py", "tests/ext/test_sqlalchemy_resets.py")
+# the many files of SQLAlchemy's own suite, twice on each server: with the newest SQLAlchemy alone
+WIDE = "tests/ext/test_sqlalchemy_suite.py::test_all_that_use_a_pool_pass_as_with_queuepool"
 # sqlite3 says so from Python 3.13 on, whenever the collector comes to what a test of dropped connections has left
 QUIETLY = ("-W", "ignore:unclosed database:ResourceWarning")
 PYTHONS = ((3, 10), (3, 11), (3, 12), (3, 13))
@@ -63,7 +65,7 @@ def environments(every: bool) -> Iterator[Environment]:
     """``every``: those between the oldest and the newest Python, too, and what takes long."""
     here, left_out = sys.version_info[:2], () if every else LONG
     install = ("SQLAlchemy>=2.0,<2.1", *HOSTS, *DRIVERS, *TOOLS)
-    yield Environment("SQLAlchemy 2.0", here, install, chosen(ENGINES, left_out))
+    yield Environment("SQLAlchemy 2.0", here, install, (*chosen(ENGINES, left_out), "--deselect", WIDE))
     for version in PYTHONS if every else (PYTHONS[0], PYTHONS[-1]):
         if version != here:
             tests = ("--db", "sqlite", *QUIETLY, *chosen(SHELL, (*NOT_ON_ALL, *left_out)))

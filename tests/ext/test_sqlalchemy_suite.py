@@ -40,7 +40,7 @@ def test_the_pool_and_reconnect_tests_pass_as_with_queuepool(database: str) -> N
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("database", ["sqlite", *SERVERS])
 def test_all_that_use_a_pool_pass_as_with_queuepool(database: str) -> None:
     assert_no_difference(database, ALL_FILES, least=1800)

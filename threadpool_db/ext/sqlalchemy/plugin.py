@@ -55,7 +55,7 @@ class ThreadPoolPlugin(CreateEnginePlugin):
         # read_only and reset might be a driver's own
         refuse_session_options({"init_sql", "isolation", "disconnect_on"} & set(url.query), "the database URL")
         for name in {"budget", "shed"} & set(url.query):
-            raise TypeError(f"the database URL has {name!r}, an object that no text can name: create_engine({name}=...)")
+            raise TypeError(f"the database URL has {name!r}, an object that no text names: create_engine({name}=...)")
         for name in url.query:
             _refuse_slip(name, arguments)
         self._texts = {name: text for name, text in url.query.items() if name in arguments}
