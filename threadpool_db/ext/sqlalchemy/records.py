@@ -250,6 +250,11 @@ class _Turn(Borrowing):
     def __init__(self, pool: Inner, waiter: Waiter, timeout: float) -> None:
         super().__init__(pool, waiter, timeout or 1e-9, None)
 
+    def _begin(self, now: float) -> None:
+        super()._begin(now)
+        if self._timeout <= 1e-9:
+            self._waiter.deadline = math.inf  # the ledger serves nobody who is late
+
     def _stand(self) -> Claim:
         if self._waiter.step is OPEN:
             self._open()
