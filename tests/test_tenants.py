@@ -19,7 +19,7 @@ import pytest
 from tests.scene import SOON, background, in_child, join, until
 from threadpool_db import Budget, PoolClosed, PoolMisuse, PoolTimeout, TenantPools
 from threadpool_db.observe import _owners
-from threadpool_db.testing import FakeClock, Latch, ScriptedDriver
+from threadpool_db.testing import FakeClock, Latch, ScriptedConnection, ScriptedDriver
 
 
 class Town:
@@ -400,3 +400,23 @@ def test_a_factory_that_answers_nonsense_is_told_so_and_costs_nothing(town: Town
         with pytest.raises(ValueError, match="a function that opens a connection; it is of type int"):
             tenants["acme"]
         assert background(lambda: list(tenants)).result(SOON) == []
+
+
+class Meeting(ScriptedDriver):
+    """Nobody is connected before so many are about to be."""
+
+    def __init__(self, many: int) -> None:
+        super().__init__()
+        self._all = threading.Barrier(many)
+
+    def connect(self, timeout: float) -> ScriptedConnection:
+        self._all.wait(SOON)
+        return super().connect(timeout)
+
+
+def test_many_tenants_of_one_server_connect_beside_each_other() -> None:
+    driver = Meeting(6)
+    with TenantPools(lambda key: driver, budget=Budget(6), max_connecting=1) as tenants:
+        leases = join(*(background(tenants.checkout, f"t{n}") for n in range(6)))
+        for lease in leases:
+            lease.checkin()

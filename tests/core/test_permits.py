@@ -53,7 +53,7 @@ MUTANTS = [
     ),
     Mutant(
         "whoever asks gets it", "oldest first", PERMITS,
-        "if not any(need.ledger is ledger for need in self._needs(now)[:left]):", "if not left:",
+        "if not left or not any(need.ledger is ledger for need in self._needs(now)[:left]):", "if not left:",
         "two permits for three",
     ),
     Mutant(

@@ -79,7 +79,7 @@ class SharedPermits:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.rivals: dict[weakref.ref[Ledger], None] = {}
-        self.connect = 0.01  # seconds that one takes, by the pool that was looked at last
+        self.connect = 0.01  # seconds that one took, by the pool that closed one last
         self.passed_on = 0  # connections closed for another pool's sake
         self._holders: dict[weakref.ref[Ledger], None] = {}  # who has one; in order, so that a replay is a replay
 
@@ -89,12 +89,13 @@ class SharedPermits:
         # it takes part with all that it needs from now on: who is refused here may be the first in need
         self.rivals[weakref.ref(ledger)] = None
         left = max(0, self.limit - self.used)
-        if not any(need.ledger is ledger for need in self._needs(now)[:left]):
+        if not left or not any(need.ledger is ledger for need in self._needs(now)[:left]):
             return False
         self._holders[weakref.ref(ledger)] = None
         return True
 
     def free(self, ledger: Ledger) -> None:
+        self.connect = mean(ledger.connect_times) or self.connect
         if not ledger.entries:
             self._holders.pop(weakref.ref(ledger), None)
 
@@ -165,10 +166,8 @@ class SharedPermits:
     def _patience(self, ledger: Ledger) -> float:
         if len(ledger.entries) == ledger.closing:
             return 0.0  # there is none to wait for
-        connect = min(mean(ledger.connect_times), LONGEST_CONNECT)
-        if connect:
-            self.connect = connect
-        return PATIENCE * (connect or self.connect)  # of a pool that has just been made nothing is known
+        # of a pool that has just been made nothing is known
+        return PATIENCE * min(mean(ledger.connect_times) or self.connect, LONGEST_CONNECT)
 
     def _provided(self) -> int:
         """For so many of them a permit is there, or about to come free: of what is being closed. What was given up
@@ -211,11 +210,13 @@ class SharedPermits:
 
 def lacking(ledger: Ledger, now: float) -> int:
     """How many connects would it start now, had it permits?"""
+    rules = ledger.rules
+    room = min(rules.max_size - len(ledger.entries), rules.max_connecting - ledger.opening)
+    if room <= 0 or not (ledger.line or rules.min_size or rules.min_idle or ledger.reach.failing):
+        return 0  # the most of them, and cheap to see: this is asked for all of them at each event of each
     if not could_open(ledger, now) or now < ledger.reach.turn_at(now):
         return 0
-    rules = ledger.rules
     many = wanted(ledger, now) - ledger.opening if rules.background else len(ledger.line)
-    room = min(rules.max_size - len(ledger.entries), rules.max_connecting - ledger.opening)
     return int(max(0, min(many, room)))
 
 
