@@ -28,7 +28,7 @@ def passed_over(ledger: Ledger, head: Ticket, now: float, orders: Orders) -> boo
 def look_at_line(ledger: Ledger, now: float, orders: Orders) -> None:
     """There is none, and it takes long."""
     shedding = ledger.shedding
-    if shedding is None or now < shedding.look_at or ledger.paused:
+    if shedding is None or now < shedding.look_at or ledger.paused or ledger.idle:
         return
     while (head := ledger.line.head) is not None and shedding.overdue(now - head.since, len(ledger.line), now):
         turn_away(ledger, head, orders)

@@ -37,7 +37,7 @@ class Counts(NamedTuple):
 
 class Advice(NamedTuple):
     """``again``: when to look again at the latest, ``inf`` for not before something happens. ``close``: is the one that
-    has been idle longest to be closed now?"""
+    has been idle longest to be closed now? Then it is asked again at once, about the next one."""
 
     again: float = math.inf
     close: bool = False
