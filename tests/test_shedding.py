@@ -1,4 +1,4 @@
-"""What does a thread see that waits in an overloaded pool? Shedding and sizing in the real pool; the time stands still."""
+"""What does a thread see that waits in an overloaded pool? Shedding and sizing in the real pool; time stands still."""
 
 from __future__ import annotations
 
