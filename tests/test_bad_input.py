@@ -162,7 +162,7 @@ TABLE = {
     # options
     "unknown option": Row(lambda on: on.pool(pool_size=5), TypeError, "'pool_size'; did you mean 'max_size'?"),
     "misspelt option": Row(lambda on: on.pool(pool_timeout=5), TypeError, "did you mean 'timeout'?"),
-    "option of a later version": Row(lambda on: on.pool(shed=5), TypeError, "'shed' is not available"),
+    "option of a later version": Row(lambda on: on.pool(stats_dir="x"), TypeError, "'stats_dir' is not available"),
     "no connections": Row(lambda on: on.pool(max_size=0), ValueError, "max_size=0: must be a whole number from 1"),
     "timeout that is no number": Row(lambda on: on.pool(timeout=math.nan), ValueError, "timeout=nan: must be a number"),
     "timeout as text": Row(lambda on: on.pool(timeout="5"), ValueError, "timeout='5': must be a number from 0"),

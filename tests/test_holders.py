@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import sys
 import time
 from functools import partial
 
@@ -223,9 +224,14 @@ pauses, and the pool serves again after the first connect that succeeds: no rest
         )
 
 
+def beginning(frame):
+    """Of what its thread began with."""
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code
+
+
 @pytest.mark.filterwarnings("ignore:.*was dropped without checkin")  # checkout's lease, which nobody gets
-# wait() may still be at it when the pool is closed, and nobody can join such a thread
-@pytest.mark.filterwarnings("ignore:Exception ignored in thread started by")
 @pytest.mark.parametrize(
     "use",
     [
@@ -248,8 +254,12 @@ def test_a_thread_may_begin_with_a_method_of_the_pool(use, tmp_path):
         pool.recycle()
         until = time.monotonic() + SOON
         method, *args = use(pool)
+        begins = method.__code__
         _thread.start_new_thread(method, tuple(args))
         while pool.stats().opened < 2:
             assert time.monotonic() < until, "it has not connected"
             time.sleep(0.001)
         del method, args, use
+        while any(beginning(frame) is begins for frame in sys._current_frames().values()):
+            assert time.monotonic() < until, "it has not ended"  # nobody can join such a thread
+            time.sleep(0.001)

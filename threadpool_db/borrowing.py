@@ -102,6 +102,8 @@ class Borrowing:
         """The usual cases: into the line of a full pool and to sleep, under one lock; or away from a database that is
         out of reach, where each thread comes again and again. False: there may be more to do."""
         pool, waiter = self._pool, self._waiter
+        if self._ledger.reach.failing and not self._ledger.rules.background:
+            return False  # he may be the one who tries: not a turn at the lock more than it takes
         with pool._lock:
             if not (self._ledger.queue(waiter, self._start) or self._ledger.turn_away(waiter, self._start)):
                 return False

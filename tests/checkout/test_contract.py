@@ -14,6 +14,7 @@ import pytest
 
 from tests.checkout import BROKEN, SOON, Db, Other, in_thread, prepared
 from tests.drivers import ask, failing
+from tests.scene import until
 from threadpool_db import (
     Elastic,
     Fixed,
@@ -955,12 +956,16 @@ class TestOrder:
         assert_clean(pool)
 
     def test_a_block_that_is_dropped_without_its_end_loses_only_its_connection(self, pool: Pool, db: Db) -> None:
-        for make in (pool.connection, pool.transaction):
-            pool.checkout().checkin()
-            make().__enter__()
+        def drop(block: Any, warned: Any) -> None:
+            block().__enter__()
             assert not pool.in_transaction
-            with pytest.warns(ResourceWarning, match="dropped without checkin"):
-                pool.recycle()  # reads the mail
+            pool.recycle()  # reads the mail
+            until(lambda: warned.list)  # or the keeper has read it, and is about to say so
+
+        for block in (pool.connection, pool.transaction):
+            pool.checkout().checkin()
+            with pytest.warns(ResourceWarning, match="dropped without checkin") as warned:
+                drop(block, warned)
             assert pool.stats().in_use == 0
         pool.execute(db.insert(1))
         assert db.rows() == [1]

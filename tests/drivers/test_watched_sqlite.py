@@ -279,6 +279,15 @@ def test_a_watch_keeps_no_connection_alive(url: str) -> None:
         assert sys.getrefcount(connection) == before
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Also where the tests were started in a shell's background, which has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_in_the_authorizer_fails_its_statement_and_no_other(url: str) -> None:
     """sqlite3 swallows it: what it says is all that is left of it."""
 
