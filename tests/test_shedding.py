@@ -1,4 +1,4 @@
-"""What does a thread see that waits in an overloaded pool? Shedding and sizing in the real pool; time stands still."""
+"""What does a thread see that waits in an overloaded pool? Shedding and sizing in the real pool, with a fake clock."""
 
 from __future__ import annotations
 
@@ -211,8 +211,8 @@ class Steady(Elastic):
         self.free_at = now + 1.0
 
     def look(self, counts, idle_for, waited, now):
-        if counts.staying > 1 or counts.waiting:
-            return Advice(again=now + 1.0, close=counts.staying > 1 and idle_for > 60)
+        if counts.connected > 1 or counts.waiting:
+            return Advice(again=now + 1.0, close=counts.connected > 1 and idle_for > 60)
         return Advice()
 
 

@@ -178,4 +178,4 @@ class Load:
         for entry in orders.close:
             self._at(self.now, self._closed, entry)
         if orders.open or orders.close:
-            self.outcome.sizes.append((self.now, self.ledger.counts().staying))
+            self.outcome.sizes.append((self.now, self.ledger.counts().connected))

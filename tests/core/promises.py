@@ -33,6 +33,10 @@ permits             as many taken as there are connections; what another pool ha
 audit               where no interrupt has struck it finds nothing, changes nothing, and orders what a tick would
 never trips         no event that may happen raises
 
+in time             nobody is handed anything whose time is over
+turned away         only by shedding, who has waited for more than twice the target, and when nobody was served within
+                    it for an interval; in time where nothing moves, and no connection idles for it
+
 Those of leases with a limit are in ``promises_holding.py``.
 """
 
@@ -110,6 +114,7 @@ def after_time(world: World) -> None:
 
 def after_event(world: World, name: str, before: Before, done: Done) -> None:
     take_note(world, before, done)
+    moved(world, name, before)
     holders(world)
     closings(world, name, before, done)
     short_ways(world, name, before, done)
@@ -121,6 +126,7 @@ def after_event(world: World, name: str, before: Before, done: Done) -> None:
     shelf(world, name, before, done)
     numbers(world)
     fails_fast(world, done)
+    calmed(world, before)
 
 
 def take_note(world: World, before: Before, done: Done) -> None:
@@ -204,6 +210,10 @@ def closings(world: World, name: str, before: Before, done: Done) -> None:
             raise Broken("closed once", "ordered closed, and gone already")
         if entry in done.orders.cut or may_close(world, name, before, done, entry):
             continue
+        if world.lingers(entry):
+            if world.connected < world.core_size:
+                raise Broken("closed for a reason", "one that was not extra was closed for lingering")
+            continue
         if world.now - entry.answered < world.setting.max_idle:
             raise Broken("closed for a reason", "a good connection was ordered closed")
         # spare is judged before the line is served
@@ -245,7 +255,7 @@ def short_ways(world: World, name: str, before: Before, done: Done) -> None:
         if now - entry.answered < min(setting.ping_after, setting.max_idle) and not world.worn(entry):
             raise Broken("short ways", "one is idle and fresh, and was not taken")
     if name == "give" and done.orders is not None and not before.line:
-        ruled = world.paused or before.rivals or setting.max_uses < math.inf or before.total > world.base
+        ruled = world.paused or before.rivals or setting.max_uses < math.inf or before.total > world.keeps
         entry, heard_of = done.entry, any(report.kind == "returned" for report in done.orders.reports)
         if not (ruled or heard_of or entry.stale or world.worn(entry) or now >= before.due):
             raise Broken("short ways", "a good one was not taken back")
@@ -340,7 +350,13 @@ def could_open(world: World) -> bool:
         and len(world.entries) < world.max_size
         and world.opening < world.setting.max_connecting
         and (world.shared is None or world.shared.free_one())
+        and (not world.setting.sizing.startswith("Sojourn") or grows(world))
     )
+
+
+def grows(world: World) -> bool:
+    """When it may grow beyond its core is Sojourn's to know (``test_sojourn.py``); the ledger must do it then."""
+    return len(world.entries) < world.core_size or world.now >= world.ledger.sizing.valve.opens_at
 
 
 def line(world: World, name: str, before: Before, done: Done) -> None:
@@ -364,6 +380,8 @@ def line(world: World, name: str, before: Before, done: Done) -> None:
             continue
         if ticket.entry is not old_entry:
             last_served = max(last_served, ticket.arrival)
+            if ticket.deadline <= now and ticket is not done.ticket:
+                raise Broken("in time", f"{ticket!r} was granted something when his time was over")
             lent(world, before, ticket.entry, ticket.step)
         elif ticket.entry.taken_at != now:
             raise Broken("counts", f"opened and lent now, at {now}, and it says at {ticket.entry.taken_at}")
@@ -405,6 +423,36 @@ def line(world: World, name: str, before: Before, done: Done) -> None:
             raise Broken("wakes by itself", f"the head could try again at {world.retry_at}")
 
 
+def turned_away(world: World, before: Before, ticket: Any) -> bool:
+    """Rightly so?"""
+    if world.setting.shed is None or world.paused or world.ledger.idle:
+        return False
+    target, interval = world.setting.shed
+    calm_at = world.calm_at if before.line else world.now
+    return world.now - ticket.since >= 2 * target and world.now - calm_at >= interval
+
+
+def served(world: World, before: Before) -> list[Any]:
+    """Who has just been handed one."""
+    step = world.step
+    old = {ticket: known for ticket, known, *_ in before.steps}
+    tickets = [caller.ticket for caller in world.callers if caller.ticket is not None]
+    return [t for t in tickets if t.step in (step.USE, step.PING) and old.get(t) is not t.step]
+
+
+def moved(world: World, name: str, before: Before) -> None:
+    if served(world, before) or not before.line or name == "resume":
+        world.moved_at = world.now
+
+
+def calmed(world: World, before: Before) -> None:
+    """What the next event is judged by."""
+    target = (world.setting.shed or (0, 0))[0]
+    in_time = any(world.now - ticket.since <= target for ticket in served(world, before))
+    if in_time or not world.ledger.line or not before.line:
+        world.calm_at = world.now
+
+
 def lent(world: World, before: Before, entry: Any, how: Any) -> None:
     """A connection, or an empty slot, was granted."""
     setting, step = world.setting, world.step
@@ -428,7 +476,7 @@ def lent(world: World, before: Before, entry: Any, how: Any) -> None:
 
 
 def refusals(world: World, name: str, before: Before, done: Done) -> None:
-    step, setting, ledger = world.step, world.setting, world.ledger
+    step, setting, ledger, now = world.step, world.setting, world.ledger, world.now
     # a connect that was ordered is for one of those in line, who is not counted then
     ordered = world.opening if setting.background else 0
     # a connect failed that nobody retries, and there are too few for those in line
@@ -450,6 +498,8 @@ def refusals(world: World, name: str, before: Before, done: Done) -> None:
             right = world.shut
         elif why == "full":
             right = own and name == "join" and len(before.line) - ordered >= setting.max_waiting
+        elif why == "shed":
+            right = turned_away(world, before, ticket)
         elif why == "unavailable":
             right = world.unavailable and ticket.cause is not None
             if own and name == "join":
@@ -461,7 +511,7 @@ def refusals(world: World, name: str, before: Before, done: Done) -> None:
             right = right and name in FAILURES and ticket.cause is not None and (own or not world.paused)
             abandoned = False
         else:
-            right = own and name in ("leave", "snatch", "failed, gone")
+            right = (own and name in ("leave", "snatch", "failed, gone")) or ticket.deadline <= now
         if not right:
             raise Broken("refusals", f"{ticket!r} was refused: {why}")
     if name == "join" and done.ticket.step is step.WAIT and len(before.line) - ordered >= setting.max_waiting:
@@ -497,8 +547,8 @@ def shelf(world: World, name: str, before: Before, done: Done) -> None:
         if entry is done.entry and before.wanted_first and entry.last_used > entry.opened_at:
             raise Broken("permits", "kept, though another pool has waited longer")
     kept = world.connected if setting.background else world.live
-    if ledger.idle and kept > world.base:
-        raise Broken("not kept", f"{kept} are kept, {world.base:g} may be while nobody waits")
+    if ledger.idle and kept > world.keeps:
+        raise Broken("not kept", f"{kept} are kept, {world.keeps:g} may be while nobody waits")
     if ledger.idle and name in ("clear", "recycle", "close", "pause"):
         raise Broken("not kept", "one is idle still")
     answered = [entry.answered for entry in ledger.idle]
@@ -509,6 +559,7 @@ def shelf(world: World, name: str, before: Before, done: Done) -> None:
     watched = setting.held_for > 0 and world.connected > 0
     hopes = not world.shut and now < world.failing_since + setting.grace < math.inf
     rests = looked_at and (world.shut or not world.connected) and not watched and now >= world.fill_at and not hopes
+    rests = rests and not (ledger.line and setting.shed) and not ledger.watches_size  # a sizing may look once in vain
     if rests and ledger.due < math.inf:
         raise Broken("at rest", f"there is nothing to look after, and it is due at {ledger.due}")
     if done.orders is None or world.shut or name == "connected at last":
@@ -536,8 +587,17 @@ def undone(world: World, looked_at: bool = False) -> tuple[str, str] | None:
             return "retired in time", "a worn one is on the shelf"
         if now - entry.answered >= setting.max_idle and spare(world) > 0 and not patient:
             return "retired in time", "one has been idle for too long"
+        extra = world.lingers(entry) and world.connected > world.core_size and "Overflow" in setting.sizing
+        if extra and spare(world) > 0 and ledger.due > now + setting.linger:  # that often it looks
+            return "retired in time", "an extra one has lingered for too long"
         if now - entry.heard >= setting.keepalive and len(world.asked) < setting.asked_at_once:
             return "asked in time", "one has been silent for too long"
+    if setting.shed is not None and ledger.line and not world.paused and setting.background:
+        target, interval = setting.shed
+        head = next(iter(ledger.line))
+        late = ledger.due > now + 2 * target  # one who has come back is looked at with those who are there
+        if now - world.moved_at >= 2 * interval and now - head.since >= 2 * target and late:
+            return "turned away", f"{head!r} waits in a line that does not move"
     if not setting.background or now < world.retry_at or not could_open(world):
         return None
     surplus = world.opening - wanting(world)

@@ -25,6 +25,9 @@ class Setting:
     order: str = "lifo"
     sizing: str = "Elastic()"
     max_waiting: float = math.inf
+    shed: tuple[float, float] | None = None  # the target and the interval of CoDel
+    patience: float = math.inf  # of each who waits
+    linger: float = 0  # of what Overflow has too many, or Sojourn
     ping_after: float = math.inf
     max_idle: float = math.inf
     max_lifetime: float = math.inf
@@ -49,8 +52,8 @@ class Setting:
     @property
     def horizon(self) -> float:
         """After this many steps of silence a connection does not change any more."""
-        limits = [x for x in (self.ping_after, self.max_idle, self.keepalive) if x < math.inf]
-        return max(limits, default=0)
+        limits = (self.ping_after, self.max_idle, self.keepalive, self.linger)
+        return max(x for x in limits if x < math.inf)
 
     @property
     def held_for(self) -> float:
@@ -61,7 +64,8 @@ class Setting:
     def timed(self) -> bool:
         waits = self.backoff is not None and self.backoff[1] > 0
         limited = min(self.horizon or math.inf, self.held_for or math.inf, self.max_lifetime) < math.inf
-        return waits or limited or self.shared
+        under_load = self.shed is not None or self.patience < math.inf or self.linger > 0
+        return waits or limited or under_load or self.shared
 
 
 class Shared:

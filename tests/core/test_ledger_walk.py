@@ -18,9 +18,11 @@ KEPT: dict[str, Any] = {"keeps": True, **BACK}
 WITHIN: dict[str, Any] = {"recycles_within": True, **BACK}
 SLOWLY = (1.0, 2.0)
 OUT: dict[str, Any] = {"backoff": SLOWLY, "grace": 1}
+SOJOURN = "Sojourn(1, target=1, interval=1, idle=1, sample=1, draw=half)"
 ALL_TIMES = {"ping_after": 1, "max_idle": 2, "max_lifetime": 3}
 NOT_HERE = frozenset({"clear", "detach"})  # tried in other worlds, where they cost less
 NO_ENDS = frozenset({"recycle", "clear", "close", "detach"})
+SELDOM = NO_ENDS | {"discard", "snatch", "dead, gone", "failed, gone", "connect given up", "opened too late", "failed"}
 
 SETTINGS = [
     Setting("two slots"),
@@ -80,7 +82,23 @@ SETTINGS = [
     Setting("resized, silence", callers=2, resizes=True, ping_after=2, leave_out=NO_ENDS),
     Setting("resized, background", callers=3, resizes=True, leave_out=NO_ENDS, **BACK),
     Setting("resized, paused, kept ready", callers=2, resizes=True, pauses=True, min_size=1, leave_out=NO_ENDS, **BACK),
+    # under load
+    Setting("impatient", callers=3, max_size=1, patience=1, leave_out=NOT_HERE),
+    Setting("impatient, background", callers=3, max_size=1, patience=1, leave_out=NOT_HERE, **BACK),
+    Setting("shedding", callers=3, max_size=1, shed=(0.5, 1), leave_out=SELDOM, **BACK),
+    Setting("shedding, no keeper", callers=3, max_size=1, shed=(0.5, 1), leave_out=SELDOM),
+    Setting("shedding, paused", callers=2, max_size=1, shed=(0.5, 1), pauses=True, leave_out=SELDOM, **BACK),
+    Setting("lingering", callers=2, sizing="Overflow(1, 2)", linger=2, leave_out=NOT_HERE, **BACK),
+    Setting(
+        "lingering, kept idle", callers=2, sizing="Overflow(1, 2)", linger=2, min_idle=1, leave_out=NO_ENDS, **BACK
+    ),
     Setting("background, a shared budget", callers=2, shared=True, min_idle=1, leave_out=NO_ENDS, **BACK),
+]
+
+#: The pace of Sojourn makes moments between the steps of time, and worlds without an end: the first states of them.
+ENDLESS = [
+    Setting("sojourn", callers=3, sizing=SOJOURN, linger=1, leave_out=SELDOM, **BACK),
+    Setting("sojourn, no keeper", callers=3, sizing=SOJOURN, linger=1, leave_out=SELDOM),
 ]
 
 LARGE = [
@@ -116,6 +134,11 @@ LARGE = [
 def test_every_reachable_state_keeps_the_promises(setting: Setting) -> None:
     walked = walk(setting, load())
     assert walked.transitions > walked.states > 50
+
+
+@pytest.mark.parametrize("setting", ENDLESS, ids=lambda setting: setting.name)
+def test_the_first_states_of_endless_worlds_keep_them(setting: Setting) -> None:
+    assert walk(setting, load(), most_states=4_000).states > 4_000
 
 
 @pytest.mark.proof

@@ -92,18 +92,18 @@ def test_a_load_that_goes_up_and_down_costs_overflow_no_connects() -> None:
 def test_when_the_rush_is_over_the_extra_ones_go_and_the_base_stays() -> None:
     load = Load([0.0] * 12, 0.05, 12, sizing=Overflow(4, linger=5))
     load.run(4.9)
-    assert load.ledger.counts().staying == 12
+    assert load.ledger.counts().connected == 12
     load.run(30)
-    assert load.ledger.counts().staying == 8
+    assert load.ledger.counts().connected == 8
 
 
 def test_as_pooler_does_the_idle_ones_are_culled_to_the_initial_size() -> None:
     rules = Rules(max_size=10, min_size=2, background=True, max_connecting=math.inf, freshness=Freshness(max_idle=5))
     load = Load([0.0] * 10, lambda: 0.1, 10, rules=rules)
     load.run(5.05)
-    assert load.ledger.counts().staying == 10
+    assert load.ledger.counts().connected == 10
     load.run(5.2)
-    assert load.ledger.counts().staying == 2
+    assert load.ledger.counts().connected == 2
 
 
 def test_sojourn_opens_one_after_the_other_under_a_rush() -> None:
@@ -124,6 +124,6 @@ def test_a_hiccup_makes_sojourn_open_none() -> None:
 def test_sojourn_shrinks_to_its_core_when_the_rush_is_over() -> None:
     load = Load([*poisson(300, 2), 20.0], 0.05, 20, connected=False, connect=0.01, sizing=Sojourn(4))
     load.run(2.0)
-    assert load.ledger.counts().staying > 10
+    assert load.ledger.counts().connected > 10
     load.run(19.0)
-    assert load.ledger.counts().staying == 4 and load.ledger.look_at == math.inf
+    assert load.ledger.counts().connected == 4 and load.ledger.look_at == math.inf

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
+from threadpool_db.core.entry import Entry
+from threadpool_db.core.ledger import Ledger
+from threadpool_db.core.line import Ticket
+from threadpool_db.core.rules import Rules
 from threadpool_db.core.sizing import Advice, Counts, Elastic, Fixed, Overflow, Sizing
+from threadpool_db.core.sojourn import Sojourn
 
 
 def counts(max_size: float = 10, idle: int = 0, in_use: int = 0, opening: int = 0, closing: int = 0) -> Counts:
@@ -89,3 +95,43 @@ def test_a_rule_shows_in_its_repr() -> None:
         "Fixed()",
         "Overflow(extra=2, linger=5.0)",
     ]
+
+
+class Greedy(Elastic):
+    """Wants to close whatever is idle, always."""
+
+    def look(self, counts: Counts, idle_for: float, waited: float, now: float) -> Advice:
+        return Advice(now, close=True)
+
+
+def greedy(**rules: Any) -> tuple[Ledger, list[Entry]]:
+    """Two that are lent, and a sizing that closes what it can."""
+    ledger = Ledger(Rules(max_size=2, max_connecting=2, **rules), Greedy())
+    entries = []
+    for _ in range(2):
+        ticket = Ticket()
+        ledger.join(ticket, 0.0)
+        assert ticket.entry is not None
+        ledger.opened(ticket.entry, 0.0, ticket)
+        entries.append(ticket.entry)
+    return ledger, entries
+
+
+def test_a_sizing_closes_nothing_that_somebody_waits_for() -> None:
+    ledger, (one, two) = greedy()
+    ledger.join(waiter := Ticket(), 1.0)
+    assert not ledger.checkin(one, 2.0).close and waiter.entry is one
+    ledger.due = 3.0
+    assert ledger.checkin(two, 3.0).close == [two]
+
+
+def test_nor_what_the_rules_keep() -> None:
+    ledger, entries = greedy(min_idle=1, background=False)
+    ledger.due = 1.0
+    closed = [entry for one in entries for entry in ledger.checkin(one, 1.0).close]
+    assert len(closed) == 1
+
+
+def test_the_ledger_begins_a_state_of_its_own() -> None:
+    settings = Sojourn(2)
+    assert Ledger(Rules(), settings).sizing is not Ledger(Rules(), settings).sizing

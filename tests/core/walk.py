@@ -52,7 +52,7 @@ def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
             exec(compiled(room, [edit for edit in edits if edit.room == room]), module.__dict__)
         return rooms[room]
 
-    for room in ("ledger", "permits"):
+    for room in ("ledger", "permits", "sojourn"):
         bring(f"{PACKAGE}.{room}")
     return SimpleNamespace(**rooms)
 

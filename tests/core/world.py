@@ -28,6 +28,12 @@ from tests.core.promises import Broken, Done
 from tests.core.setting import CUT, HOME, KEPT, LINE, TAKEN, USING, Caller, Setting, Shared, watched
 
 Event = tuple[str, int]
+
+
+def half() -> float:
+    return 0.5
+
+
 #: What ends work that was ordered; the number says which.
 AT_WORK = frozenset(
     {
@@ -67,10 +73,11 @@ class World:
                 background=setting.background,
                 holding=core.holding.Holding(setting.max_lease, setting.leak_after, setting.inactive_after),
             ),
-            eval(setting.sizing, vars(core.sizing)),
+            eval(setting.sizing, {**vars(core.sizing), **vars(core.sojourn), "half": half}),
             core.overload.MaxWaiting(setting.max_waiting),
             self.shared,
             draw=lambda: 0.5,
+            shed=None if setting.shed is None else core.overload.CoDel(*setting.shed),
         )
         self.step = core.line.Step
         self.now = 0
@@ -86,6 +93,7 @@ class World:
         self.retry_at = self.fill_at = -math.inf
         self.failing_since = math.inf
         self.wait_time = self.use_time = 0
+        self.calm_at = self.moved_at = 0  # when somebody was last served in time, or nobody waited; or anything moved
         self.lent = self.waited = self.returned = self.opened = self.failures = self.closures = self.dead = 0
         if setting.background:
             try:
@@ -203,6 +211,7 @@ class World:
             return Done(taken=entry)
         if name in ("join", "snatch"):
             ticket = self.core.line.Ticket(who)
+            ticket.deadline = now + self.setting.patience
             self.callers[who] = Caller(LINE, ticket)
             if name == "join" and (ledger.queue(ticket, now) or ledger.turn_away(ticket, now)):
                 return Done(ticket)
@@ -382,7 +391,21 @@ class World:
     @property
     def base(self) -> float:
         """No more than this many are kept when nobody waits."""
-        return self.max_size - 1 if self.setting.sizing == "Overflow(1, 0)" else self.max_size
+        return self.max_size - 1 if self.setting.sizing.startswith("Overflow(1, ") else self.max_size
+
+    @property
+    def keeps(self) -> float:
+        """And of those, so many are closed on their return."""
+        return self.max_size if self.setting.linger else self.base
+
+    @property
+    def core_size(self) -> float:
+        """Down to so many those are closed that linger."""
+        return 1 if self.setting.sizing.startswith("Sojourn(1, ") else self.base
+
+    def lingers(self, entry: Any) -> bool:
+        """Has it been idle for longer than an extra one may?"""
+        return self.setting.linger > 0 and self.now - entry.answered >= self.setting.linger
 
     @property
     def smallest(self) -> float:
@@ -520,7 +543,7 @@ class World:
                 looks.append((TAKEN, ranks[caller.arrival], behind, self.look(caller.entry)))
             else:
                 entry = () if ticket.entry is None else self.look(ticket.entry)
-                wake_in = max(-1, ticket.wake_at - now)
+                wake_in = (max(-1, ticket.wake_at - now), self.hurry(ticket))
                 behind = self.shared is not None and self.shared.before(ticket.since)
                 looks.append((LINE, ranks[ticket.arrival], ticket.step.value, wake_in, behind, entry))
         self.looks = looks
@@ -542,8 +565,26 @@ class World:
             (self.ever_connected, max(0, self.retry_at - now), max(0, self.fill_at - now), max(0, ledger.due - now)),
             self.delay and (self.delay, reach._delay),
             self.setting.grace < math.inf and self.ways_to_fail(),
+            self.load(),
             shared,
         )
+
+    def load(self) -> Any:
+        """What the rules of load remember."""
+        ledger, now, setting = self.ledger, self.now, self.setting
+        state: list[Any] = [max(0, ledger.look_at - now)] if ledger.watches_size else []
+        if ledger.watches_size:
+            state += told(ledger.sizing, now)
+        if setting.shed is not None:
+            limit = 2 * setting.shed[1] + 1
+            state += told(ledger.shedding, now)
+            state += [min(limit, now - self.calm_at), min(limit, now - self.moved_at)]
+        return tuple(state)
+
+    def hurry(self, ticket: Any) -> Any:
+        """How long has he waited, and how long will he, as far as that changes anything?"""
+        waited = 0 if self.setting.shed is None else min(self.now - ticket.since, 2 * self.setting.shed[0] + 1)
+        return waited, max(0, ticket.deadline - self.now)
 
     def ways_to_fail(self) -> Any:
         reach, now, grace = self.ledger.reach, self.now, self.setting.grace
@@ -567,6 +608,7 @@ class World:
             if ticket is not None:
                 same[id(ticket)] = copied = ticket.__class__(ticket.holder)
                 copied.arrival, copied.since, copied.step = ticket.arrival, ticket.since, ticket.step
+                copied.deadline = ticket.deadline
                 copied.entry, copied.wake_at = same[id(ticket.entry)], ticket.wake_at
                 ticket = copied
             new.callers.append(Caller(caller.mode, ticket, same[id(caller.entry)], caller.arrival))
@@ -591,6 +633,8 @@ class World:
                 copied = getattr(new.idle, value.__name__)
             elif name == "reach":
                 copied = copy.copy(value)  # of plain values
+            elif name in ("shedding", "sizing"):
+                copied = copy.deepcopy(value)
             elif issubclass(kind, OrderedDict):
                 copied = kind.fromkeys([same[id(ticket)] for ticket in value])
             else:
@@ -598,6 +642,25 @@ class World:
                 copied.counts, copied.total = value.counts.copy(), value.total
             setattr(new, name, copied)
         return new
+
+
+def told(rule: Any, now: float) -> list[Any]:
+    """All that a rule's state is, in times relative to now; what is long ago is alike."""
+    slots = [name for kind in type(rule).__mro__ for name in getattr(kind, "__slots__", ())]
+    state: list[Any] = []
+    for name in sorted({*slots, *getattr(rule, "__dict__", {})}):
+        value = getattr(rule, name)
+        if name in ("settings", "target", "interval", "limit"):
+            continue
+        if name.endswith(("at", "until")):
+            # CoDel forgets what is eight intervals ago; all others only ask whether two have passed, or one
+            ago = {"look_at": 0, "judge_at": 0, "sample_at": 0, "armed_until": 0, "moved_at": 2, "at": 9}[name]
+            state.append(max(-ago, value - now))
+        elif isinstance(value, (bool, int, float)):
+            state.append(value)
+        else:
+            state += told(value, now)
+    return state
 
 
 def changeable(ledger: Any) -> list[tuple[str, Any]]:
@@ -611,6 +674,7 @@ def changeable(ledger: Any) -> list[tuple[str, Any]]:
             elif isinstance(value, (list, dict)) and name != "rivals":  # they are the budget's
                 raise TypeError(f"the world cannot copy the ledger's {name}")
         _CHANGEABLE[ledger_class].append(("reach", type(ledger.reach)))
+        _CHANGEABLE[ledger_class] += [(name, type(getattr(ledger, name))) for name in ("shedding", "sizing")]
         if odd := [name for name, value in vars(ledger.reach).items() if isinstance(value, (list, dict, set, deque))]:
             raise TypeError(f"the world cannot copy what the ledger's reach has in {odd}")
     return _CHANGEABLE[ledger_class]

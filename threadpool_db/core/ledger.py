@@ -573,9 +573,7 @@ class Ledger:
             look(self, now, orders)
         look_at_line(self, now, orders)
         while (head := self.line.head) is not None:
-            if head.deadline <= now:
-                too_late(self, head, orders)
-            elif self.idle:
+            if self.idle:
                 if passed_over(self, head, now, orders):
                     continue
                 # off the shelf first, and the ticket last, for whoever reads it uses the entry: an interrupt between
@@ -589,6 +587,8 @@ class Ledger:
                 orders.wake.append(head)
             elif self.rules.background:
                 break
+            elif head.deadline <= now:
+                too_late(self, head, orders)
             elif may_open(self, now):
                 entry = reserve(self, now)
                 del self.line[head]  # the ticket last, here too: what is granted to one in line is granted to it again

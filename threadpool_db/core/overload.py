@@ -132,6 +132,7 @@ class Standing:
     def _rest(self) -> None:
         self.stands = False
         self.judge_at = math.inf
+        self.length = self.turned_away = 0
 
     def _moved(self, now: float) -> None:
         self.moved_at = now

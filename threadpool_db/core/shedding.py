@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def passed_over(ledger: Ledger, head: Ticket, now: float, orders: Orders) -> bool:
     """There is a connection for the head of the line: does he not get it?"""
+    if head.deadline <= now:
+        too_late(ledger, head, orders)
+        return True
     if ledger.shedding is None or not ledger.shedding.sheds(now - head.since, len(ledger.line), now):
         return False
     turn_away(ledger, head, orders)

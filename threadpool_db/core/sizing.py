@@ -30,9 +30,8 @@ class Counts(NamedTuple):
         return self.idle + self.in_use + self.opening + self.closing
 
     @property
-    def staying(self) -> int:
-        """All but those that are being closed."""
-        return self.total - self.closing
+    def connected(self) -> int:
+        return self.idle + self.in_use
 
 
 class Advice(NamedTuple):
@@ -137,7 +136,7 @@ class Overflow(Elastic):
             raise ValueError(f"Overflow(linger={self.linger!r}): must be seconds, 0 or more")
 
     def one_too_many(self, counts: Counts, now: float) -> bool:
-        return not self.linger and counts.staying > self.base(counts.max_size)
+        return not self.linger and counts.total - counts.closing > self.base(counts.max_size)
 
     def quiet_below(self, max_size: float) -> float:
         return max_size if self.linger else self.base(max_size)
@@ -147,7 +146,7 @@ class Overflow(Elastic):
         return max_size - self.extra if self.extra < max_size else 0
 
     def look(self, counts: Counts, idle_for: float, waited: float, now: float) -> Advice:
-        if not self.linger or counts.staying <= self.base(counts.max_size):
+        if not self.linger or counts.connected <= self.base(counts.max_size):
             return Advice()
         if counts.idle and idle_for >= self.linger:
             return Advice(now + self.linger, close=True)

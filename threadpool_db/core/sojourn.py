@@ -103,7 +103,7 @@ class Regulator(Elastic):
 
     def look(self, counts: Counts, idle_for: float, waited: float, now: float) -> Advice:
         settings = self.settings
-        more = counts.staying > settings.core
+        more = counts.connected > settings.core
         if not more and not counts.waiting:
             self.valve.rest()
             self.shrink.rest()
