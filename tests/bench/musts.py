@@ -15,7 +15,6 @@ from tests.bench.promise import Say, not_measured, until_clear
 from tests.bench.reporting import REPORTS_LIMIT, reports
 from tests.bench.tenant_musts import (
     fair_at_the_cap,
-    faster_than_an_lru,
     found_among_many,
     unharmed_by_one_that_is_down,
 )
@@ -44,7 +43,6 @@ def check(say: Say) -> bool:
             found_among_many(say),
             fair_at_the_cap(say),
             unharmed_by_one_that_is_down(say),
-            faster_than_an_lru(say),
         ]
     )
 

@@ -5,27 +5,12 @@ from __future__ import annotations
 import contextlib
 
 from tests.bench.neighbours import BUSY_THREADS, CAP, MANY, SMALL, Crowded, Down, times, warm
-from tests.bench.promise import Say, not_measured, until_clear
-from tests.bench.zipf import ZIPF, zipf
+from tests.bench.promise import Say, until_clear
 
 WARM_LIMIT = 1.3  # times a pool in a dict
 SERVED_LIMIT = 0.1  # seconds, at p99 of each of the small ones
 KEPT_LIMIT = 0.75  # of the busy ones' throughput
 DOWN_LIMIT = 1.2  # times the others' p99
-
-
-def faster_than_an_lru(say: Say) -> bool:
-    what = f"{ZIPF}: more throughput than any LRU of QueuePools"
-    with zipf(say) as race:
-        if race is None:
-            return not_measured(what, "PostgreSQL, psycopg2 or SQLAlchemy")
-
-        def sample() -> tuple[bool, str]:
-            race.run(3)
-            found = race.by_lru()
-            return found > 1, f"{found:.2f}x"
-
-        return until_clear(what, 5, sample, say)
 
 
 def found_among_many(say: Say) -> bool:
