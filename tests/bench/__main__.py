@@ -20,6 +20,7 @@ from tests.bench.engine import ENGINE, ENGINE_CROWD, measure_engine, measure_eng
 from tests.bench.memory import MEMORY, measure_memory
 from tests.bench.musts import Say, check
 from tests.bench.operation import OPERATION, operations
+from tests.bench.overload import OVERLOAD, measure_overload
 from tests.bench.pairs import Pairs
 from tests.bench.policies import measure_policies, picture
 from tests.bench.recovery import KINDS, Recoveries, section
@@ -106,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--policies", action="store_true", help="both checkout policies as a request does more outside; 5 minutes"
     )
     how.add_argument("--tenants", action="store_true", help="many databases under one cap; half a minute")
+    how.add_argument("--overload", action="store_true", help="only at twice the capacity; half a minute")
     how.add_argument("--check", action="store_true", help="only what must hold; exit code 1 if it does not")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="with --policies: draw them there, as SVG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
@@ -124,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
         figures = measure_zipf(FULL.crowd_rounds, say)
         if not figures:
             return 1
+    elif options.overload:
+        figures = {OVERLOAD: measure_overload(say)}
     elif options.policies:
         figures, about = measure_policies(say)
         if not figures:

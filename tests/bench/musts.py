@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tests.bench import overload
 from tests.bench.burst import THREADS, Bursts
 from tests.bench.contention import CONNECTIONS, QUERY, Contention
 from tests.bench.contestants import DBUTILS, OURS, QUEUEPOOL, THREADPOOL, dbutils, floor, invited, ours
@@ -33,6 +34,8 @@ def check(say: Say) -> bool:
             cheap(say),
             cheap_to_report(say),
             cheap_to_operate(say),
+            cheap_under_no_load(say),
+            short_waits_under_overload(say),
             fair(say),
             modest(say),
             cheap_for_sqlalchemy(say),
@@ -70,6 +73,36 @@ def cheap_to_report(say: Say) -> bool:
 
         what = f"leak_after and inactive_after add at most {REPORTS_LIMIT}x the floor to a pair"
         return until_clear(what, 5, sample, say)
+
+
+def cheap_under_no_load(say: Say) -> bool:
+    with invited((floor, ours, overload.ours_regulated), CONNECTIONS, say) as contestants:
+        race = overload.Regulated(contestants)
+
+        def sample() -> tuple[bool, str]:
+            race.run(200)
+            added = race.added()
+            return added <= overload.ADDED_LIMIT, f"{added:.2f}x the floor"
+
+        what = f"shedding and Sojourn add at most {overload.ADDED_LIMIT}x the floor to a pair"
+        return until_clear(what, 5, sample, say)
+
+
+def short_waits_under_overload(say: Say) -> bool:
+    def sample() -> tuple[bool, str]:
+        with invited((overload.ours_shedding,), overload.SIZE, say) as [contestant]:
+            found = overload.overload(contestant, 2.0, 4.0)
+        with invited((overload.ours_shedding,), overload.SIZE, say) as [contestant]:
+            calm = overload.overload(contestant, 0.8, 4.0)["refused"]
+        waits = found["p50_ms"] <= overload.P50_LIMIT * 1e3 and found["p99_ms"] <= overload.P99_LIMIT * 1e3
+        told = f"p50 {found['p50_ms']:.0f} ms, p99 {found['p99_ms']:.0f} ms, goodput {found['goodput']:.3f}"
+        return waits and found["goodput"] >= overload.GOODPUT_LIMIT and not calm, f"{told}; at 0.8 {calm:.1%} refused"
+
+    what = (
+        f"at twice the capacity p50 is at most {overload.P50_LIMIT * 1e3:g} ms and p99 {overload.P99_LIMIT * 1e3:g} ms, "
+        f"at {overload.GOODPUT_LIMIT:.0%} of the capacity; at 0.8 nobody is turned away"
+    )
+    return until_clear(what, 5, sample, say)
 
 
 def cheap_to_operate(say: Say) -> bool:

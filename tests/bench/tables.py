@@ -10,6 +10,7 @@ from tests.bench.contestants import FLOOR
 from tests.bench.engine import CROWD, ENGINE, ENGINE_CROWD
 from tests.bench.memory import CONNECTIONS, MEMORY, WAITERS
 from tests.bench.operation import JUDGEMENT, OPERATION
+from tests.bench.overload import OVERLOAD, PATIENCE, SIZE, WORK
 from tests.bench.policies import OPERATION as PER_OPERATION
 from tests.bench.policies import THREAD as PER_THREAD
 from tests.bench.policies import THREADS as CROWDS
@@ -66,6 +67,16 @@ _TABLES: dict[str, _Table] = {
         f"{THREADS} threads on a cold pool of {THREADS}, a connect takes {CONNECT * 1e3:g} ms",
         lambda of: of["opened"],
         (("connects", "opened", ".0f"), ("last served, ms", "served_ms", ".0f"), ("errors", "errors", ".0f")),
+    ),
+    OVERLOAD: (
+        f"twice the capacity of {SIZE} connections and {WORK * 1e3:g} ms of work, patience {PATIENCE:g} s",
+        lambda of: of["p50_ms"],
+        (
+            ("p50 wait, ms", "p50_ms", ".0f"),
+            ("p99 wait, ms", "p99_ms", ".0f"),
+            ("goodput", "goodput", ".2f"),
+            ("refused", "refused", ".0%"),
+        ),
     ),
     MEMORY: (
         f"bytes, of {CONNECTIONS} connections and {WAITERS} waiters",

@@ -587,8 +587,8 @@ def undone(world: World, looked_at: bool = False) -> tuple[str, str] | None:
             return "retired in time", "a worn one is on the shelf"
         if now - entry.answered >= setting.max_idle and spare(world) > 0 and not patient:
             return "retired in time", "one has been idle for too long"
-        extra = world.lingers(entry) and world.connected > world.core_size and "Overflow" in setting.sizing
-        if extra and spare(world) > 0 and ledger.due > now + setting.linger:  # that often it looks
+        extra = "Overflow" in setting.sizing and world.connected > world.core_size and spare(world) > 0
+        if extra and world.lingers(entry) and ledger.due > now + setting.linger:  # it looks that often
             return "retired in time", "an extra one has lingered for too long"
         if now - entry.heard >= setting.keepalive and len(world.asked) < setting.asked_at_once:
             return "asked in time", "one has been silent for too long"

@@ -869,7 +869,7 @@ MUTANTS = [
         "        if self.shedding is not None and not self.line:\n", "        if False:\n", "shedding",
     ),
     Mutant(
-        "a line that begins is not told of", "refusals", LEDGER,
+        "a line that begins is not told of", "turned away", LEDGER,
         "        if self.shedding is not None:\n            self.shedding.begins(now)\n        if self.watches",
         "        if self.watches", "shedding",
     ),

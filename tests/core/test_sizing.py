@@ -126,10 +126,13 @@ def test_a_sizing_closes_nothing_that_somebody_waits_for() -> None:
 
 
 def test_nor_what_the_rules_keep() -> None:
-    ledger, entries = greedy(min_idle=1, background=False)
-    ledger.due = 1.0
-    closed = [entry for one in entries for entry in ledger.checkin(one, 1.0).close]
-    assert len(closed) == 1
+    ledger, entries = greedy(min_idle=1)
+    for entry in entries:
+        ledger.due = 1.0
+        ledger.checkin(entry, 1.0)
+    ledger.due = 2.0
+    ledger.tick(2.0)
+    assert len(ledger.idle) == 1
 
 
 def test_the_ledger_begins_a_state_of_its_own() -> None:

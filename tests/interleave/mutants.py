@@ -76,15 +76,6 @@ MUTANTS = [
     ),
     # --- who waits, and how long
     Mutant(
-        "a timed-out waiter does not look again", "nothing to mend", "a timeout meets a hand over", BORROWING,
-        "            if late:\n"
-        "                self._pool._tell(self._leave, apart=True)\n",
-        "            if late:\n"
-        "                with self._pool._lock:\n"
-        "                    self._ledger.line.pop(waiter, None)\n"
-        "                    waiter.refuse(None)\n",
-    ),
-    Mutant(
         "whoever gives up leaves his ticket", "nothing to mend", "a timeout meets a hand over", BORROWING,
         "            if late:\n"
         "                self._pool._tell(self._leave, apart=True)\n",

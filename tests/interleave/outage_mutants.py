@@ -41,14 +41,14 @@ OUTAGE_MUTANTS = [
     Mutant(
         "the head sleeps through the end of the grace", "nobody waits",
         "nothing connects for longer than the grace", LEDGER,
-        "                    moment = patience\n",
-        "                    pass\n",
+        "for other in (self.reach.patient_until, self.look_at):",
+        "for other in (self.look_at,):",
     ),
     Mutant(
         "the head sleeps through the end of the grace behind a connect that hangs", "nobody waits",
         "a connect hangs while the grace ends", LEDGER,
-        "patience < (moment if moment > now else math.inf):",
-        "patience < moment:",
+        "now < other < (moment if moment > now else math.inf):",
+        "now < other < moment:",
     ),
     Mutant(
         "who waits is refused though something is connected", "refused for a reason",
@@ -58,13 +58,13 @@ OUTAGE_MUTANTS = [
     ),
     Mutant(
         "refused without the cause", "refused for a reason", "nothing connects for longer than the grace", BORROWING,
-        "        error.__cause__ = cause\n        pool._observers",
-        "        pool._observers",
+        "        error.__cause__, error.waited = cause, self._waited()\n",
+        "        error.waited = self._waited()\n",
     ),
     Mutant(
         "refused without the numbers", "refused for a reason", "nothing connects for longer than the grace", BORROWING,
-        "pool._config.background), snapshot)\n        error.__cause__ = cause\n",
-        "pool._config.background))\n        error.__cause__ = cause\n",
+        "pool._config.background), snapshot)\n        error.__cause__, error.waited = cause",
+        "pool._config.background))\n        error.__cause__, error.waited = cause",
     ),
     # --- the way back
     Mutant(

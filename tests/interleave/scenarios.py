@@ -13,6 +13,8 @@ from typing import Any
 
 from tests.interleave.world import World
 from threadpool_db.core.backoff import Backoff
+from threadpool_db.core.overload import CoDel
+from threadpool_db.core.sojourn import Sojourn
 
 Play = Callable[[World], None]
 
@@ -94,6 +96,20 @@ def one_may_wait(w: World) -> None:
     w.part("A", w.visit, seconds=1)
     w.part("B", w.visit, timeout=1)
     w.part("C", w.visit, timeout=2)
+
+
+@scenario("lent", "overloaded", max_size=1, shed=CoDel(0.05, 0.5))
+def some_are_turned_away(w: World) -> None:
+    w.fill(1)
+    w.allowed.add("overloaded")
+    for name in "ABCD":
+        w.part(name, w.visit, seconds=0.4, times=2)
+
+
+@scenario(max_size=2, sizing=Sojourn(1, draw=lambda: 0.5))
+def one_more_for_who_waits_long(w: World) -> None:
+    for name in "ABC":
+        w.part(name, w.visit, seconds=0.3)
 
 
 @scenario(max_size=1)

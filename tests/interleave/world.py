@@ -448,7 +448,8 @@ class World:
 
     def should_open(self, at: float | None = None) -> bool:
         """Somebody waits: should a connect for him be under way, and is not?"""
-        return self.could_open(at)
+        grows = self.ledger.sizing.may_open(self.ledger.counts(), self.s.time)  # its pace is proved elsewhere
+        return grows and self.could_open(at)
 
     def _at_release(self) -> None:
         """Whenever the lock is let go."""
