@@ -130,7 +130,9 @@ class ConnectionPool(Generic[C]):
         if self._config.background:
             pokes.append(self._background.poke)
         if budget is not None:
-            pokes.append(functools.partial(budget.noted, weakref.ref(self)))
+            itself = weakref.ref(self)
+            hash(itself)  # while we live: a finaliser that comes after us could not, and it is a key there
+            pokes.append(functools.partial(budget.noted, itself))
         self._mailbox = Mailbox(self._ledger.line, tuple(pokes))
         self._timeouts = self._refused = self._lost = self._expired = 0
 
