@@ -444,7 +444,7 @@ class World:
             and ledger.opening < ledger.rules.max_connecting
             and (self.s.time if at is None else at) >= next_try(ledger, self.s.time)
             and (self.permits is None or self.permits.free_one(ledger))
-            and ledger.sizing.may_open(ledger.counts(), self.s.time)  # its pace is proved elsewhere
+            and not (ledger.watches_size and ledger.entries)  # beyond its core of one, when is proved by the walk
         )
 
     def should_open(self, at: float | None = None) -> bool:
