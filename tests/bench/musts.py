@@ -99,8 +99,8 @@ def short_waits_under_overload(say: Say) -> bool:
         return waits and found["goodput"] >= overload.GOODPUT_LIMIT and not calm, f"{told}; at 0.8 {calm:.1%} refused"
 
     what = (
-        f"at twice the capacity p50 is at most {overload.P50_LIMIT * 1e3:g} ms and p99 {overload.P99_LIMIT * 1e3:g} "
-        f"ms, at {overload.GOODPUT_LIMIT:.0%} of the capacity; at 0.8 nobody is turned away"
+        f"at twice the capacity p50 is at most {overload.P50_LIMIT * 1e3:g} ms, p99 {overload.P99_LIMIT * 1e3:g} ms, "
+        f"at {overload.GOODPUT_LIMIT:.0%} of the capacity; at 0.8 nobody is turned away"
     )
     return until_clear(what, 5, sample, say)
 

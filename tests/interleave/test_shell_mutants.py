@@ -17,7 +17,7 @@ from tests.interleave.plays import NOTICED, PLAYS
 from tests.interleave.scenarios import SCENARIOS
 
 #: A real mistake should not be rarer than this in the scenario made for it.
-ENOUGH = 1_500
+ENOUGH = 2_500
 
 
 @pytest.mark.parametrize("mutant", NOTICED, ids=lambda mutant: mutant.name)

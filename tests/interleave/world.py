@@ -444,12 +444,12 @@ class World:
             and ledger.opening < ledger.rules.max_connecting
             and (self.s.time if at is None else at) >= next_try(ledger, self.s.time)
             and (self.permits is None or self.permits.free_one(ledger))
+            and not (ledger.watches_size and ledger.entries)  # beyond its core of one, when is proved by the walk
         )
 
     def should_open(self, at: float | None = None) -> bool:
         """Somebody waits: should a connect for him be under way, and is not?"""
-        grows = self.ledger.sizing.may_open(self.ledger.counts(), self.s.time)  # its pace is proved elsewhere
-        return grows and self.could_open(at)
+        return self.could_open(at)
 
     def _at_release(self) -> None:
         """Whenever the lock is let go."""
