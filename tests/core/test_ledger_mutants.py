@@ -192,8 +192,8 @@ MUTANTS = [
     ),
     Mutant(
         "a closed pool takes back into line", "closed", LEDGER,
-        "            ticket.refuse(Refusal.CLOSED)\n        else:\n            self.line.resume(ticket)\n",
-        "            self.line.resume(ticket)\n        else:\n            self.line.resume(ticket)\n",
+        "            ticket.refuse(Refusal.CLOSED)\n            return\n        if not self.line",
+        "            pass\n        if not self.line",
     ),
     Mutant(
         "a closed pool lets newcomers in", "closed", LEDGER,
@@ -419,7 +419,7 @@ MUTANTS = [
     ),
     Mutant(
         "the retry is forgotten where something else is due", "no needless waiting", DUE,
-        "moments = [ledger.reach.fill_at]", "moments: list[float] = []", "background, backoff",
+        "moments = [ledger.reach.fill_at, ", "moments = [", "background, backoff",
     ),
     Mutant(
         "what is kept ready is tried again at once", "backoff", OPENING,
@@ -551,11 +551,11 @@ MUTANTS = [
     ),
     Mutant(
         "the head sleeps through the end of the grace", "fails fast", LEDGER,
-        "                    moment = patience\n", "                    pass\n", "out of reach",
+        "                        moment = other\n", "                        pass\n", "out of reach",
     ),
     Mutant(
         "the head sleeps through the end of the grace behind a connect that hangs", "fails fast", LEDGER,
-        "patience < (moment if moment > now else math.inf):", "patience < moment:", "out of reach, one at a time",
+        "now < other < (moment if moment > now else math.inf):", "now < other < moment:", "out of reach, one at a time",
     ),
     Mutant(
         "out of reach it is tried without a pause", "backoff", REACH,
@@ -607,8 +607,8 @@ MUTANTS = [
     ),
     Mutant(
         "one is asked after when somebody could use it", "no needless waiting", LEDGER,
-        "            overheld(self, now, orders)\n        while (head", "            overheld(self, now, orders)\n"
-        "            ask(self, now, orders)\n        while (head", "kept alive",
+        "        look_at_line(self, now, orders)\n        while (head", "        look_at_line(self, now, orders)\n"
+        "        if overdue:\n            ask(self, now, orders)\n        while (head", "kept alive",
     ),
     Mutant(
         "one that is asked after is somebody's", "one holder", DUE,
@@ -617,11 +617,11 @@ MUTANTS = [
     # --- what is kept, what is due
     Mutant(
         "what should be kept idle is retired", "closed for a reason", DUE,
-        "min(connected - smallest, idle - rules.min_idle)", "(connected - smallest)", "one kept idle, silence",
+        "min(connected - smallest, idle - ledger.rules.min_idle)", "(connected - smallest)", "one kept idle, silence",
     ),
     Mutant(
         "a connect under way makes another one spare", "closed for a reason", DUE,
-        "spare = min(connected - smallest,", "spare = min(connected + ledger.opening - smallest,",
+        "return min(connected - smallest,", "return min(connected + ledger.opening - smallest,",
         "one kept connected, silence",
     ),
     Mutant(
@@ -635,7 +635,7 @@ MUTANTS = [
     ),
     Mutant(
         "an empty pool has something to look after", "at rest", DUE,
-        "moments = [ledger.reach.fill_at]", "moments = [ledger.reach.fill_at, now + ledger.unattended]",
+        "moments = [ledger.reach.fill_at, ", "moments = [ledger.reach.fill_at, now + ledger.unattended, ",
         "one kept idle, silence",
     ),
     Mutant(
@@ -785,11 +785,11 @@ MUTANTS = [
     ),
     Mutant(
         "after a pause nothing goes the short way", "short ways", STEERING,
-        "    ledger.paused = False\n    ledger.weigh()\n", "    ledger.paused = False\n", "paused",
+        "no overload\n    ledger.weigh()\n", "no overload\n", "paused",
     ),
     Mutant(
         "after a pause nobody is served", "no needless waiting", LEDGER,
-        "        resume(self)\n        self._settle(now, orders)\n", "        resume(self)\n", "paused",
+        "        resume(self, now)\n        self._settle(now, orders)\n", "        resume(self, now)\n", "paused",
     ),
     Mutant(
         "a connect that fails in a pause begins an outage", "refusals", FAILING,

@@ -363,8 +363,8 @@ class TestSettings:
         assert caught.value.__context__ is None and "secret" not in str(caught.value)
 
     def test_one_that_this_version_does_not_have_is_named(self, make: Make) -> None:
-        with pytest.raises(TypeError, match="option 'shed' is not available"):
-            make(FlaskPool(), THREADPOOL_DB_SHED=True)
+        with pytest.raises(TypeError, match="option 'stats_dir' is not available"):
+            make(FlaskPool(), THREADPOOL_DB_STATS_DIR="/tmp")
 
     def test_an_unknown_option_in_code_is_an_error_at_once(self) -> None:
         with pytest.raises(TypeError, match="unknown option 'maxsize'; did you mean 'max_size'"):

@@ -44,6 +44,7 @@ def test_the_cap_holds_a_new_tenant_is_served_at_once_and_nothing_stays_open(pos
     assert came >= 1 and requests > 50 and CAP <= most <= WORKERS * CAP
 
 
+@pytest.mark.proof
 def test_an_app_without_its_scope_and_its_cap_is_found_out(postgres: Postgres, tmp_path: Path) -> None:
     pytest.importorskip("gunicorn")
     (tmp_path / "broken.py").write_text(
@@ -84,6 +85,7 @@ def pooler(postgres: Postgres) -> Iterator[PgBouncer]:
         yield server
 
 
+@pytest.mark.proof
 def test_so_it_is_behind_pgbouncer_whose_own_cap_holds_over_all_databases(
     postgres: Postgres, pooler: PgBouncer
 ) -> None:

@@ -207,7 +207,7 @@ STRUCK_MUTANTS = [
     Mutant(
         "a finaliser gives back as if nobody were inside", "nothing to mend or never trips or no needless waiting",
         "garbage amid connects", POOL,
-        "        if self._inside():\n"
+        "        if inside():\n"
         "            # somebody's finaliser",
         "        if False:\n"
         "            # somebody's finaliser",
