@@ -39,7 +39,12 @@ NOT_ON_ALL = (
     "tests/core/test_ledger_walk.py",
 )
 # what takes long, and is the proof's to try there
-LONG = ("tests/checkout/test_contract.py", "tests/core/test_permits.py", "tests/ext/test_sqlalchemy_resets.py")
+LONG = (
+    "tests/checkout/test_contract.py",
+    "tests/core/test_permits.py",
+    "tests/ext/test_sqlalchemy_resets.py",
+    "tests/ext/test_sqlalchemy_suite.py",
+)
 # the many files of SQLAlchemy's own suite, twice on each server: with the newest SQLAlchemy alone
 WIDE = "tests/ext/test_sqlalchemy_suite.py::test_all_that_use_a_pool_pass_as_with_queuepool"
 # sqlite3 says so from Python 3.13 on, whenever the collector comes to what a test of dropped connections has left
