@@ -34,7 +34,7 @@ def assert_no_difference(database: str, files: Sequence[str], least: int) -> Non
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.proof)])
 def test_the_pool_and_reconnect_tests_pass_as_with_queuepool(database: str) -> None:
     assert_no_difference(database, FILES, least=180)
 
