@@ -75,7 +75,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "groups",
     ),
     (
+        "outcome scenario",
         "simulate",
+        "forecast",
         "testing",
         "contract.acts contract.wire",
         "contract.bench",

@@ -63,8 +63,53 @@ def _run_check(given: argparse.Namespace) -> int:
     return check(report, url, given.driver, given.timeout, given.workers, given.max_size)
 
 
+def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("file", nargs="?", help="a scenario in JSON, or TOML; options given here come before its own")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    load, pool = (
+        parser.add_argument_group("the load, in seconds"),
+        parser.add_argument_group("the pool, as create_pool"),
+    )
+    for group, name, kind, words in (
+        (load, "rate", float, "requests a second, at random moments"),
+        (load, "burst", int, "so many at once"),
+        (load, "burst-at", float, "when (0)"),
+        (load, "threads", int, "so many, each asking again when it has thought"),
+        (load, "think", float, "on average (0.1)"),
+        (load, "service", float, "of a use, on average (0.02)"),
+        (load, "spread", str, "of the uses: fixed, exponential or lognormal (fixed)"),
+        (load, "sigma", float, "of lognormal (1)"),
+        (load, "connect", float, "of a connect (0.005)"),
+        (load, "outage", str, "FROM,UNTIL: connects fail, and what was connected is dead"),
+        (load, "duration", float, "to be simulated (60)"),
+        (load, "warm-up", float, "of these, not counted (0)"),
+        (load, "seed", int, "of chance (1)"),
+        (pool, "max-size", float, "(10)"),
+        (pool, "min-size", int, "(0)"),
+        (pool, "max-connecting", float, "(2)"),
+        (pool, "timeout", float, "(10)"),
+        (pool, "max-waiting", int, "(no limit)"),
+        (pool, "max-idle", float, "(300)"),
+        (pool, "shed", str, "off, default, or TARGET,INTERVAL of CoDel (off)"),
+        (pool, "sizing", str, "elastic, fixed, overflow:EXTRA[,LINGER] or sojourn:CORE (elastic)"),
+    ):
+        given = name.upper().replace("-", "_")
+        group.add_argument(f"--{name}", type=kind, help=words, metavar=given, default=argparse.SUPPRESS)
+    return _run_simulate
+
+
+def _run_simulate(given: argparse.Namespace) -> int:
+    from threadpool_db.forecast import forecast
+
+    options = dict(vars(given))
+    for name in ("run", "command"):
+        del options[name]
+    return forecast(options.pop("file"), options, sys.stdout, sys.stderr, as_json=options.pop("json"))
+
+
 _COMMANDS = {
     "check": ("Connect to a database step by step, and say what a pool should know of its server.", _check),
+    "simulate": ("What would happen at this load? The pool's own rules, without a database.", _simulate),
 }
 
 
