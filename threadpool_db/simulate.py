@@ -249,7 +249,8 @@ class Simulation:
         for entry in orders.close:
             self._at(self.now, self._closed, entry)
         if orders.open or orders.close:
-            self.outcome.sizes.append((self.now, self.ledger.counts().connected))
+            counts = self.ledger.counts()
+            self.outcome.sizes.append((self.now, counts.total - counts.closing))
 
     def _at(self, when: float, happen: Callable[[Any], None], subject: Any) -> None:
         heapq.heappush(self._plan, (when, next(self._order), happen, subject))
