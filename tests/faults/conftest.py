@@ -75,19 +75,19 @@ def bank_or_tls(request: pytest.FixtureRequest, breakable: Callable[[str], Serve
     return _reached_by(request.param, breakable)
 
 
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(params=["psycopg2", "pymysql", *in_proof("psycopg")])
 def driver_bank(request: pytest.FixtureRequest, breakable: Callable[[str], Server]) -> Bank:
     """A new bank, reached plainly, by each driver: for what a client does when the wire is to blame."""
     return _reached_by(request.param, breakable)
 
 
-@pytest.fixture(params=[f"{driver}-tls" for driver in DRIVERS])
+@pytest.fixture(params=["psycopg2-tls", *in_proof("psycopg-tls", "pymysql-tls")])
 def tls_bank(request: pytest.FixtureRequest, breakable: Callable[[str], Server]) -> Bank:
     """A new bank, reached through TLS, by each driver."""
     return _reached_by(request.param, breakable)
 
 
-@pytest.fixture(params=[*DRIVERS, *in_proof(*(f"{driver}-tls" for driver in DRIVERS))])
+@pytest.fixture(params=["psycopg2", "pymysql", *in_proof("psycopg", *(f"{driver}-tls" for driver in DRIVERS))])
 def wired_bank(request: pytest.FixtureRequest, breakable: Callable[[str], Server]) -> Bank:
     """A new bank, reached by each driver; in the proof through TLS too, which holds back what it has not got whole."""
     return _reached_by(request.param, breakable)

@@ -24,7 +24,7 @@ from tests.core.promises import Broken
 from threadpool_db.waiting import Clock
 
 #: More points than any honest schedule has.
-TOO_LONG = 5_000
+TOO_LONG = 20_000
 #: The most that a strategy may let pass before it is asked again.
 FAR = 100
 
