@@ -82,6 +82,12 @@ def until_idle(pool: Pool) -> Snapshot:
     return pool.stats()
 
 
+def told(warned: pytest.WarningsRecorder) -> list[str]:
+    """Not what sqlite3 says from Python 3.13 on, when the collector comes to what another test has dropped."""
+    said = [str(warning.message) for warning in warned]
+    return [words for words in said if not words.startswith("unclosed database in <sqlite3.Connection")]
+
+
 class TestHowLong:
     def test_in_autocommit_a_statement_is_one_operation(self, db: Db) -> None:
         pool = db.pool(max_size=1)
@@ -408,7 +414,7 @@ class TestUnreadRows:
             assert until_idle(pool).in_use == 0
         assert pool.stats().opened == 1
         lite.other.execute(f"delete from {lite.table}")
-        assert not recwarn
+        assert told(recwarn) == []
 
     def test_of_a_cursor_dropped_in_a_transaction_change_nothing(self, lite: Db) -> None:
         pool = lite.pool(max_size=1)
@@ -729,7 +735,7 @@ class TestDropped:
         assert until_idle(pool).opened == 1
         pool.execute(db.insert(2))
         assert db.rows() == [2]
-        assert [str(warning.message) for warning in recwarn] == []
+        assert told(recwarn) == []
 
     def test_what_it_left_is_not_for_the_next_operation_to_join(self, db: Db, other: Other) -> None:
         pool = db.pool(max_size=1)
