@@ -18,8 +18,18 @@ if TYPE_CHECKING:
     from threadpool_db.pool import ConnectionPool
 
 
+#: Seconds. Whoever has waited long or is refused asks for an audit of all: where that is hundreds, one will do.
+LATELY = 0.1
+
+
+def audit_again(pool: ConnectionPool[Any], now: float) -> Orders:
+    """An audit, if the last one was not a moment ago."""
+    return audit(pool, now) if now >= pool._audited_at + LATELY else Orders()
+
+
 def audit(pool: ConnectionPool[Any], now: float) -> Orders:
     """Look after everything that an interrupt or a lost finaliser has orphaned."""
+    pool._audited_at = now
     orders = pool._ledger.audit(now, held)
     for entry in [entry for entry in pool._ledger.entries if entry.state is LEASED and entry.is_kept]:
         # Kept by a thread that has ended. Its finaliser gives it back; if it has not by the second time we look, a

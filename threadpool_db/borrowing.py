@@ -105,7 +105,7 @@ class Borrowing:
         if self._ledger.reach.failing and not self._ledger.rules.background:
             return False  # he may be the one who tries: not a turn at the lock more than it takes
         with pool._lock:
-            if not (self._ledger.queue(waiter, self._start) or self._ledger.turn_away(waiter, self._start)):
+            if not (self._ledger.queue(waiter, self._start) or self._ledger.keep_out(waiter, self._start)):
                 return False
             self._lie_down()
         self._doze()
@@ -181,7 +181,8 @@ class Borrowing:
         waiter = self._waiter
         waits = waiter.step is WAIT
         astray = (waits and waiter not in self._ledger.line) or not (waits or waiter.claim or waiter.step is REFUSED)
-        orders = self._pool._audit(now)  # first: what is granted below has its claim at home until the orders are read
+        # first: what is granted below has its claim at home until the orders are read
+        orders = self._pool._audit_again(now)
         if astray:
             orders.add(self._ledger.rejoin(waiter, now))
         return orders
@@ -264,8 +265,8 @@ class Borrowing:
             return self._unavailable(cause)
         full, shed = waiter.refusal is Refusal.FULL, waiter.refusal is Refusal.SHED
         snapshot, waited = pool._snapshot(NAMED, refused=full or shed, late=not (full or shed)), self._waited()
-        with pool._lock:
-            lent = [entry for entry in self._ledger.entries if entry.state is LEASED]
+        # what is his nobody else takes or gives back, and the copy is made at once: no further turn at the lock
+        lent = [entry for entry in tuple(self._ledger.entries) if entry.state is LEASED]
         words, here = pool._words, sum(entry.holder is waiter.holder for entry in lent)
         error: PoolOverloaded | PoolTimeout
         if shed:

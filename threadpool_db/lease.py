@@ -13,6 +13,7 @@ that was orphaned, and the audit closes it.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from sys import _getframe as getframe
 from types import CodeType, FrameType, TracebackType
@@ -164,8 +165,10 @@ def caller() -> FrameType:
         return getframe(1)
 
 
+@functools.lru_cache(256)
 def where(code: CodeType | Any, instruction: int) -> str:
-    """``file:line (function)`` of a code object and an instruction in it; worked out only when somebody asks."""
+    """``file:line (function)`` of a code object and an instruction in it; worked out only when somebody asks,
+    and once for those who ask again and again, as under overload."""
     if not isinstance(code, CodeType):
         return "an unknown line"
     line = code.co_firstlineno

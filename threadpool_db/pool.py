@@ -26,14 +26,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from threadpool_db import fork
-from threadpool_db.aftermath import audit
+from threadpool_db.aftermath import LATELY, audit, audit_again
 from threadpool_db.alarms import Lookout
 from threadpool_db.background import Background
 from threadpool_db.borrowing import Borrowing
 from threadpool_db.config import PoolConfig, check_timeout
 from threadpool_db.core.entry import GONE, LEASED, Entry
 from threadpool_db.core.ledger import Ledger
-from threadpool_db.core.line import Orders
+from threadpool_db.core.line import Orders, Ticket
 from threadpool_db.core.overload import MaxWaiting
 from threadpool_db.core.rules import Rules
 from threadpool_db.core.stats import Snapshot
@@ -135,6 +135,7 @@ class ConnectionPool(Generic[C]):
             pokes.append(functools.partial(budget.noted, itself))
         self._mailbox = Mailbox(self._ledger.line, tuple(pokes))
         self._timeouts = self._refused = self._lost = self._expired = 0
+        self._audited_at = -math.inf
 
     def _rules(self) -> Rules:
         return dataclasses.replace(self._config.rules(), order=self._idle_order)
@@ -277,7 +278,7 @@ class ConnectionPool(Generic[C]):
     def _errand(self, entry: Entry) -> Errand:
         return Errand(self._send_out(entry))
 
-    _audit = audit  # under the lock, as an event
+    _audit, _audit_again = audit, audit_again  # under the lock, as events
     _take_orders = take_orders  # under the lock
     _do = do_jobs
 
@@ -343,14 +344,18 @@ class ConnectionPool(Generic[C]):
 
     def _hand(self, entry: Entry, now: float) -> bool:
         """Under the lock: straight to the head of the line, if nothing else has to be done."""
-        waiter = self._ledger.hand(entry, now)
-        if waiter is None:
-            return False
-        assert isinstance(waiter, Waiter)
-        waiter.holder.waiting = False
-        waiter.claim, entry.claim = entry.claim, None
-        waiter.gate.open()
-        return True
+        away: list[Ticket] = []
+        waiter = self._ledger.hand(entry, now, away)
+        if waiter is not None:
+            assert isinstance(waiter, Waiter)
+            waiter.holder.waiting = False
+            waiter.claim, entry.claim = entry.claim, None
+            waiter.gate.open()
+        for other in away:
+            assert isinstance(other, Waiter)
+            other.holder.waiting = False
+            other.gate.open()
+        return waiter is not None
 
     _after_hand = after_hand
     _checkin_slowly = checkin_slowly
@@ -366,7 +371,7 @@ class ConnectionPool(Generic[C]):
     def _snapshot(self, looks: float, **counted: bool) -> Snapshot:
         """Of so many of the holders, those who have had theirs longest, with what they are doing. ``counted``: see
         ``telling.snapshot``; after the audit, for what that orders may be interrupted, and then nobody was refused."""
-        if not self._inside():
+        if not self._inside() and (not counted or self._now() >= self._audited_at + LATELY):
             self._tell(self._audit, apart=True)
         return snapshot(self, looks, **counted)
 

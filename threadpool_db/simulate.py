@@ -166,7 +166,7 @@ class Simulation:
         if entry is not None:
             ticket.arrival, ticket.since = ledger.arrivals - 1, now
             ticket.grant(USE, entry)
-        elif not (ledger.queue(ticket, now) or ledger.turn_away(ticket, now)):
+        elif not (ledger.queue(ticket, now) or ledger.keep_out(ticket, now)):
             self._obey(ledger.join(ticket, now))
         if ticket.step is not WAIT:
             self._woken(ticket)
@@ -213,7 +213,10 @@ class Simulation:
             self.outcome.broken += 1
             self._obey(ledger.checkin(entry, now, reusable=False))
         elif not ledger.give(entry, now):
-            head = ledger.hand(entry, now)
+            away: list[Ticket] = []
+            head = ledger.hand(entry, now, away)
+            for ticket in away:
+                self._woken(ticket)
             if head is None:
                 self._obey(ledger.checkin(entry, now))
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import warnings
@@ -36,31 +35,29 @@ def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool =
             for e in ledger.entries
             if e.state is LEASED
         ]
-        numbers = Snapshot(
-            name=pool.name,
-            counts=ledger.counts(),
-            closed=ledger.closed,
-            paused=ledger.paused,
-            checkouts=ledger.checkouts,
-            timeouts=pool._timeouts,
-            refused=pool._refused,
-            shed=ledger.shed_count,
-            opened=ledger.opened_count,
-            closures=ledger.closures,
-            connect_failures=ledger.connect_failures,
-            dead=ledger.dead_count,
-            lost=pool._lost,
-            expired=pool._expired,
-            wait=ledger.wait_times.summary(zeros=max(0, ledger.checkouts - sum(ledger.wait_times.counts))),
-            use=ledger.use_times.summary(),
-            connect=ledger.connect_times.summary(),
-            connect_error=ledger.reach.error,
-            failing_for=max(0.0, now - ledger.reach.failing_since),
-            permits=math.inf if pool._budget is None else pool._budget.limit,
-            permits_used=0 if pool._budget is None else pool._budget.permits.used,
-        )
-    if not held:  # as in an outage, when every thread that is refused gets a snapshot
-        return numbers
+        found: dict[str, Any] = {
+            "name": pool.name,
+            "counts": ledger.counts(),
+            "closed": ledger.closed,
+            "paused": ledger.paused,
+            "checkouts": ledger.checkouts,
+            "timeouts": pool._timeouts,
+            "refused": pool._refused,
+            "shed": ledger.shed_count,
+            "opened": ledger.opened_count,
+            "closures": ledger.closures,
+            "connect_failures": ledger.connect_failures,
+            "dead": ledger.dead_count,
+            "lost": pool._lost,
+            "expired": pool._expired,
+            "wait": ledger.wait_times.summary(zeros=max(0, ledger.checkouts - sum(ledger.wait_times.counts))),
+            "use": ledger.use_times.summary(),
+            "connect": ledger.connect_times.summary(),
+            "connect_error": ledger.reach.error,
+            "failing_for": max(0.0, now - ledger.reach.failing_since),
+            "permits": math.inf if pool._budget is None else pool._budget.limit,
+            "permits_used": 0 if pool._budget is None else pool._budget.permits.used,
+        }
     held.sort(key=lambda hold: -hold[0])
     holders = []
     for n, (seconds, entry, taken_at, holder, code, instruction, kept, used_before) in enumerate(held):
@@ -69,7 +66,7 @@ def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool =
         kept = kept or (used_before and not (doing.get("in_transaction") or doing.get("in_statement")))
         name = holder.name if holder else "nobody yet"
         holders.append(Hold(name, seconds, where(code, instruction), **doing, kept=kept))
-    return dataclasses.replace(numbers, holders=tuple(holders))
+    return Snapshot(**found, holders=tuple(holders))
 
 
 def _doing(pool: ConnectionPool[Any], entry: Entry, taken_at: float) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What does a pool do that is asked for twice what it can serve? Whom it serves, and after what wait.
 
-Requests come by chance, at twice the capacity, whatever becomes of those before them: each is a thread of its own that
-borrows, works for 20 ms (``time.sleep``) and gives back, or gives up after a second. What counts is what happens after
-the first second. Of contestants that are installed, one after the other; a load is the same for all, by its seed.
+Requests come by chance, at twice the capacity, whatever becomes of those before them: each is taken up by a thread that
+is there already, as in a server, borrows, works for 20 ms (``time.sleep``) and gives back, or gives up after a second.
+What counts is what happens after the first second. Of contestants that are installed, one after the other; a load is
+the same for all, by its seed.
 
 *p50, p99*  waits of those who were served
 *goodput*   served, as a share of what the connections can do
@@ -11,6 +12,7 @@ the first second. Of contestants that are installed, one after the other; a load
 
 from __future__ import annotations
 
+import queue
 import random
 import threading
 import time
@@ -64,8 +66,7 @@ def _patient(make: Maker) -> Maker:
 MAKERS: tuple[Maker, ...] = (ours_plain, ours_shedding, _patient(sqlalchemy), _patient(psycopg))
 
 _REQUEST = """
-def request(pool):
-    asked = clock()
+def request(pool, asked):
     try:
         it = {take}
     except Exception:
@@ -82,14 +83,24 @@ def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, f
     names: dict[str, Any] = {"clock": time.perf_counter, "sleep": time.sleep}
     exec(_REQUEST.format(take=contestant.take, give=contestant.give, work=WORK), names)
     request = names["request"]
-    draw, results, threads = random.Random(1), [], []
+    draw, results = random.Random(1), []
+    came: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while asked := came.get():
+            results.append(request(contestant.pool, asked))
+
+    # whoever comes waits for at most PATIENCE and works for WORK: twice as many as there can be at a time
+    threads = [threading.Thread(target=serve) for _ in range(int(2 * load * SIZE / WORK * (PATIENCE + WORK)))]
+    for thread in threads:
+        thread.start()
     begin = when = time.perf_counter()
     while (when := when + draw.expovariate(load * SIZE / WORK)) < begin + seconds:
         if (pause := when - time.perf_counter()) > 0:
             time.sleep(pause)
-        thread = threading.Thread(target=lambda: results.append(request(contestant.pool)))
-        thread.start()
-        threads.append(thread)
+        came.put(time.perf_counter())
+    for _ in threads:
+        came.put(0.0)
     for thread in threads:
         thread.join()
     counted = [(asked, got, served) for asked, got, served in results if begin + 1 <= got < begin + seconds]

@@ -167,7 +167,7 @@ class Sharing:
         if reusable and pool.ledger.give(entry, self.now):
             return None
         older = self.missing(but=pool)
-        if reusable and (head := pool.ledger.hand(entry, self.now)) is not None:
+        if reusable and (head := pool.ledger.hand(entry, self.now, [])) is not None:
             if older and older[0] < head.since:
                 raise Broken("oldest first", f"handed to {head}, and somebody waits since {older[0]}")
             orders = self.core.line.Orders()

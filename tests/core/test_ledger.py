@@ -279,7 +279,7 @@ class TestSilence:
         assert ledger.give(entry, 0.0) and ledger.take(1.0) is None
         assert join(ledger, 1.0).entry is entry
         waiter = join(ledger, 1.0)
-        assert ledger.hand(entry, 2.0) is waiter and waiter.entry is entry
+        assert ledger.hand(entry, 2.0, []) is waiter and waiter.entry is entry
 
 
 class TestUnwanted:

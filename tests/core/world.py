@@ -213,7 +213,7 @@ class World:
             ticket = self.core.line.Ticket(who)
             ticket.deadline = now + self.setting.patience
             self.callers[who] = Caller(LINE, ticket)
-            if name == "join" and (ledger.queue(ticket, now) or ledger.turn_away(ticket, now)):
+            if name == "join" and (ledger.queue(ticket, now) or ledger.keep_out(ticket, now)):
                 return Done(ticket)
             return Done(ticket, orders=(ledger.join if name == "join" else ledger.snatch)(ticket, now))
         if name == "use":
@@ -257,10 +257,12 @@ class World:
             if name == "give":
                 if ledger.give(entry, now):
                     return Done(entry=entry)
-                if (head := ledger.hand(entry, now)) is not None:
-                    orders = self.core.line.Orders()
+                orders = self.core.line.Orders()
+                if (head := ledger.hand(entry, now, orders.wake)) is not None:
                     orders.wake.append(head)
-                    return Done(entry=entry, orders=orders)
+                else:
+                    orders.add(ledger.checkin(entry, now))
+                return Done(entry=entry, orders=orders)
             return Done(entry=entry, orders=ledger.checkin(entry, now, reusable=not entry.spoiled))
         if name == "detach":
             self.callers[who] = Caller()

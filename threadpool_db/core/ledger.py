@@ -47,7 +47,7 @@ from threadpool_db.core.outage import Server
 from threadpool_db.core.overload import MaxWaiting, Overload, Shed
 from threadpool_db.core.reach import Reach
 from threadpool_db.core.rules import Rules
-from threadpool_db.core.shedding import look_at_line, next_look, passed_over, too_late
+from threadpool_db.core.shedding import first_served, look_at_line, next_look, passed_over, too_late
 from threadpool_db.core.sizing import Counts, Elastic, Sizing
 from threadpool_db.core.stats import BOUNDS, Histogram
 from threadpool_db.core.steering import cut_off, pause, reconfigure, resume, shorten_line, take_to_ask
@@ -137,16 +137,16 @@ class Ledger:
         times.total += used
         return True
 
-    def hand(self, entry: Entry, now: float) -> Ticket | None:
-        """Pass it on to the head of the line, if that is all there is to do: open that gate. None: nothing was done.
+    def hand(self, entry: Entry, now: float, away: list[Ticket]) -> Ticket | None:
+        """Pass it on to the head of the line, if that is all there is to do: open that gate. None: ``checkin`` must.
 
-        It stays LEASED, and changes its holder: ``checkin`` without orders.
+        It stays LEASED, and changes its holder: ``checkin`` without orders. Where there is shedding, whoever is passed
+        over for it is added to ``away``, in either case: open their gates too.
         """
         head = self.line.head
         if (
             head is None
             or head.deadline <= now
-            or self.shedding is not None
             or head.wake_at != math.inf  # it keeps watch for the whole line: the next one must be told to
             or self.rivals
             or entry.generation != self.generation
@@ -155,6 +155,8 @@ class Ledger:
             or not self._carefree
         ):
             return None
+        if self.shedding is not None and (not self.rules.background or (head := first_served(self, now, away)) is None):
+            return None
         self.use_times.add(now - entry.taken_at)
         entry.last_used = entry.taken_at = now
         head.grant(USE, entry)
@@ -162,6 +164,8 @@ class Ledger:
         if now > head.since:
             self.wait_times.add(now - head.since)
         del self.line[head]
+        if self.shedding is not None:
+            self.due = min(self.due, next_look(self, now))
         return head
 
     def queue(self, ticket: Ticket, now: float) -> bool:
@@ -179,9 +183,9 @@ class Ledger:
             ticket.refuse(Refusal.FULL)
         return True
 
-    def turn_away(self, ticket: Ticket, now: float) -> bool:
-        """Refuse at once who comes while the database is out of reach. False: nothing was done, ``join`` must. A
-        pool without a background, which elects who comes to try, fills nothing, and is never here."""
+    def keep_out(self, ticket: Ticket, now: float) -> bool:
+        """Refuse at once who comes while the database is out of reach. False: nothing was done, ``join`` must: it may
+        be time for another connect."""
         reach = self.reach
         if self.closed or now >= reach.fill_at or not self.unavailable(now):
             return False
@@ -574,7 +578,7 @@ class Ledger:
         look_at_line(self, now, orders)
         while (head := self.line.head) is not None:
             if self.idle:
-                if passed_over(self, head, now, orders):
+                if passed_over(self, head, now, orders.wake):
                     continue
                 # off the shelf first, and the ticket last, for whoever reads it uses the entry: an interrupt between
                 # leaves an entry that nobody has, never one that two have
@@ -588,7 +592,7 @@ class Ledger:
             elif self.rules.background:
                 break
             elif head.deadline <= now:
-                too_late(self, head, orders)
+                too_late(self, head, orders.wake)
             elif may_open(self, now):
                 entry = reserve(self, now)
                 del self.line[head]  # the ticket last, here too: what is granted to one in line is granted to it again
