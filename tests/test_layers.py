@@ -26,7 +26,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.alarm core.entry core.backoff core.outage core.overload core.sizing",
         "core.freshness core.holding core.line core.reach core.sojourn core.stats core.tokens",
         "core.due core.dialects core.failing core.keeping core.opening core.rules core.shedding",
-        "core.audit core.permits core.statement core.steering",
+        "core.audit core.permits core.statement",
+        "core.serving",
+        "core.fate core.shortways core.steering",
         "core.ledger",
     ),
     (

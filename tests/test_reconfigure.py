@@ -81,7 +81,7 @@ def test_all_that_the_ledger_derives_from_its_rules_is_derived_anew():
     )  # fmt: skip
     ledger, fresh = Ledger(Rules(background=True)), Ledger(rules)
     ledger.reconfigure(rules, 1.0)
-    same = ("rules", "_fresh", "_carefree", "unattended", "_quiet_below", "_easy")
+    same = ("rules", "fresh", "carefree", "unattended", "quiet_below", "easy")
     assert [getattr(ledger, name) for name in same] == [getattr(fresh, name) for name in same]
     for name, value in vars(fresh).items():
         if isinstance(value, (int, float, Rules, Freshness)) and name not in ("due", "opening"):

@@ -22,7 +22,7 @@ The house, from the roof down; imports run only downwards:
     observe      who is told what the pool does         logbook: how often    alarms: when it is in trouble for long
     drivers/     the only I/O to databases              config      every option and its check
     contract/    does a driver keep what the pool relies on
-    core/        the rules, pure: start with core/ledger.py
+    core/        the rules, pure: start with core/ledger.py, which says what the others hold
     errors       what can go wrong, and who must act
 """
 

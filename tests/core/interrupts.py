@@ -10,10 +10,11 @@ at home; what the event granted or ordered never left the lock; all else is wher
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections import Counter, deque
-from types import FrameType, SimpleNamespace
+from types import CodeType, FrameType, FunctionType, SimpleNamespace
 from typing import Any
 
 from tests.core.promises import Broken
@@ -34,11 +35,18 @@ class Struck(BaseException):
     """As KeyboardInterrupt."""
 
 
+@functools.lru_cache(maxsize=1)
+def events_of(ledger: type) -> frozenset[CodeType]:
+    """All that can be asked of a ledger, in whichever room it is written."""
+    asked = [getattr(each, "fget", each) for each in vars(ledger).values()]
+    return frozenset(each.__code__ for each in asked if isinstance(each, FunctionType))
+
+
 class Strike:
     """Lets events happen and raises at the ``at``-th step of the ledger's, if there are so many."""
 
-    def __init__(self, at: int, grain: str, ledger_calls: float) -> None:
-        self.left, self.grain, self.calls = at, grain, ledger_calls
+    def __init__(self, at: int, grain: str, ledger_calls: float, events: frozenset[CodeType]) -> None:
+        self.left, self.grain, self.calls, self.events = at, grain, ledger_calls, events
         self.outermost: FrameType | None = None
 
     def __call__(self, frame: FrameType, what: str, arg: Any) -> Any:
@@ -46,7 +54,7 @@ class Strike:
         if what != "call" or self.calls <= 0 or not ("threadpool_db/core" in file or file.startswith("<edited")):
             return None
         if self.outermost is None:
-            if "ledger" not in file:
+            if frame.f_code not in self.events:
                 return None
             self.outermost = frame
         frame.f_trace_opcodes, frame.f_trace_lines = self.grain == "opcode", self.grain == "line"
@@ -68,7 +76,7 @@ def strikes(world: World, event: Event, at: int, grain: str) -> bool:
     """False: the event was over before."""
     name, who = event
     before = sys.gettrace()
-    sys.settrace(Strike(at, grain, 1 if name in AND_GOES else math.inf))
+    sys.settrace(Strike(at, grain, 1 if name in AND_GOES else math.inf, events_of(type(world.ledger))))
     try:
         world._do(name, who)
         return False

@@ -798,7 +798,7 @@ class TestAllOfThem:
     def test_recycle_within_a_time_ends_each_at_a_moment_of_it_lent_and_opening_ones_too(self) -> None:
         draws = iter((0.0, 0.2, 0.4, 0.6, 0.8))
         ledger, entries = kept_idle(2)
-        ledger._draw = lambda: next(draws)
+        ledger.draw = lambda: next(draws)
         lent = ledger.take(1.0)
         ledger.recycle(1.0, within=10.0)
         ends = {entry.expires_at for entry in entries}
@@ -809,7 +809,7 @@ class TestAllOfThem:
 
     def test_a_connect_under_way_at_a_recycle_within_a_time_ends_in_that_time_too(self) -> None:
         ledger, (entry,) = kept(1, min_size=1)
-        ledger._draw = lambda: 0.5
+        ledger.draw = lambda: 0.5
         ledger.recycle(0.0, within=10.0)
         ledger.opened(entry, 1.0)
         assert entry.expires_at == 5.0 and ledger.due == 5.0

@@ -15,8 +15,8 @@ from tests.core.test_ledger_walk import ENDLESS, SETTINGS
 from tests.core.walk import Edit, NotFound, load, walk
 
 WORLDS = {setting.name: setting for setting in [*SETTINGS, *ENDLESS]}
-LEDGER, LINE, FRESHNESS, SIZING, DUE = "ledger", "line", "freshness", "sizing", "due"
-HOLDING, ENTRY, STEERING = "holding", "entry", "steering"
+LEDGER, SHORTWAYS, SERVING, FATE, STEERING = "ledger", "shortways", "serving", "fate", "steering"
+LINE, FRESHNESS, SIZING, DUE, HOLDING, ENTRY = "line", "freshness", "sizing", "due", "holding", "entry"
 SHEDDING, OVERLOAD, SOJOURN = "shedding", "overload", "sojourn"
 REACH, OPENING, FAILING, KEEPING = "reach", "opening", "failing", "keeping"
 
@@ -30,7 +30,7 @@ class Mutant(NamedTuple):
     world: str = "two slots"
 
 
-SETTLES = "        self._settle(now, orders)\n        return orders\n"
+SETTLES = "    settle(ledger, now, orders)\n    return orders\n"
 
 MUTANTS = [
     # --- how many
@@ -58,32 +58,32 @@ MUTANTS = [
     ),
     # --- nobody waits needlessly
     Mutant(
-        "a freed slot is offered to nobody", "no needless waiting", LEDGER,
-        "        self.closures += 1\n        self._forget(entry)\n        self._settle(now, orders)\n",
-        "        self.closures += 1\n        self._forget(entry)\n",
+        "a freed slot is offered to nobody", "no needless waiting", FATE,
+        "    ledger.closures += 1\n    ledger.forget(entry)\n    settle(ledger, now, orders)\n",
+        "    ledger.closures += 1\n    ledger.forget(entry)\n",
     ),
     Mutant(
-        "a connection given back is offered to nobody", "no needless waiting", LEDGER,
-        "            self.let_go(entry, orders)\n" + SETTLES + "\n    def opened",
-        "            self.let_go(entry, orders)\n        return orders\n\n    def opened",
+        "a connection given back is offered to nobody", "no needless waiting", FATE,
+        "        ledger.let_go(entry, orders)\n" + SETTLES + "\n\ndef opened",
+        "        ledger.let_go(entry, orders)\n    return orders\n\n\ndef opened",
     ),
     Mutant(
-        "the short way back passes the line by", "no needless waiting", LEDGER,
-        "if self.line or self.rivals or", "if self.rivals or",
+        "the short way back passes the line by", "no needless waiting", SHORTWAYS,
+        "if ledger.line or ledger.rivals or", "if ledger.rivals or",
     ),
     Mutant(
-        "a late connection is for nobody", "closed for a reason", LEDGER,
-        "            orders.wake.append(ticket)\n        else:\n            put_back(self, entry, now, orders)\n",
-        "            ticket.step = USE\n",
+        "a late connection is for nobody", "closed for a reason", FATE,
+        "        orders.wake.append(ticket)\n    else:\n        put_back(ledger, entry, now, orders)\n",
+        "        ticket.step = USE\n",
     ),
     Mutant(
-        "a detached one leaves its slot behind", "no needless waiting", LEDGER,
-        "        entry.become(GONE)\n        self._forget(entry)\n" + SETTLES,
-        "        entry.become(GONE)\n        self._forget(entry)\n        return orders\n",
+        "a detached one leaves its slot behind", "no needless waiting", FATE,
+        "    entry.become(GONE)\n    ledger.forget(entry)\n" + SETTLES,
+        "    entry.become(GONE)\n    ledger.forget(entry)\n    return orders\n",
     ),
     Mutant(
-        "a snatch looks at the first only", "no needless waiting", LEDGER,
-        "for e in reversed(self.idle) if", "for e in list(self.idle)[-1:] if", "a smallest size, fifo",
+        "a snatch looks at the first only", "no needless waiting", SERVING,
+        "for e in reversed(ledger.idle) if", "for e in list(ledger.idle)[-1:] if", "a smallest size, fifo",
     ),
     # --- first come, first served
     Mutant(
@@ -100,8 +100,8 @@ MUTANTS = [
     ),
     # --- everybody is told
     Mutant(
-        "a grant is not told", "told", LEDGER,
-        "else USE, entry)\n                orders.wake.append(head)\n", "else USE, entry)\n",
+        "a grant is not told", "told", SERVING,
+        "else USE, entry)\n            orders.wake.append(head)\n", "else USE, entry)\n",
     ),
     Mutant(
         "a refusal is not told", "told", LEDGER,
@@ -109,38 +109,38 @@ MUTANTS = [
         "            ticket.refuse(why, cause)\n",
     ),
     Mutant(
-        "the head sleeps through the backoff", "wakes by itself", LEDGER,
-        "                    head.wake_at = moment\n", "                    pass\n", "backoff",
+        "the head sleeps through the backoff", "wakes by itself", SERVING,
+        "                head.wake_at = moment\n", "                pass\n", "backoff",
     ),
     Mutant(
-        "a new time to wake is not told", "told", LEDGER,
-        "                    head.wake_at = moment\n                    orders.wake.append(head)\n",
-        "                    head.wake_at = moment\n", "backoff",
+        "a new time to wake is not told", "told", SERVING,
+        "                head.wake_at = moment\n                orders.wake.append(head)\n",
+        "                head.wake_at = moment\n", "backoff",
     ),
     # --- one holder
     Mutant(
-        "lent, and still on the shelf", "one holder", LEDGER,
-        "        entry.taken_at = now\n        idle.pop()\n", "        entry.taken_at = now\n",
+        "lent, and still on the shelf", "one holder", SHORTWAYS,
+        "    entry.taken_at = now\n    idle.pop()\n", "    entry.taken_at = now\n",
     ),
     Mutant(
-        "who gave up keeps what he was granted", "one holder", LEDGER,
-        "            self._unlend(entry, ticket)\n            put_back(self, entry, now, orders)\n",
-        "            self._unlend(entry, ticket)\n",
+        "who gave up keeps what he was granted", "one holder", SERVING,
+        "        unlend(ledger, entry, ticket)\n        put_back(ledger, entry, now, orders)\n",
+        "        unlend(ledger, entry, ticket)\n",
     ),
     Mutant(
-        "who gave up leaves his empty slot behind", "one holder", LEDGER,
-        "        elif entry is not None and entry.state is OPENING:\n            lose(self, entry, now, orders)\n", "",
+        "who gave up leaves his empty slot behind", "one holder", SERVING,
+        "    elif entry is not None and entry.state is OPENING:\n        lose(ledger, entry, now, orders)\n", "",
     ),
     Mutant(
-        "who came too late gives up another one's slot", "closed once", LEDGER,
+        "who came too late gives up another one's slot", "closed once", SERVING,
         "elif entry is not None and entry.state is OPENING:", "elif entry is not None and step is OPEN:",
     ),
     Mutant(
-        "who came too late gives back what is another one's", "one holder", LEDGER,
+        "who came too late gives back what is another one's", "one holder", SERVING,
         " and entry.state is LEASED and step is not OPEN:", " and entry.state is LEASED:",
     ),
     Mutant(
-        "who left a dead one gives it back", "never trips", LEDGER,
+        "who left a dead one gives it back", "never trips", SERVING,
         " and entry.state is LEASED and step is not OPEN:", " and step is not OPEN:",
     ),
     # --- closing
@@ -154,76 +154,77 @@ MUTANTS = [
         "        self.closing += 1\n        orders.close += [entry, entry]\n",
     ),
     Mutant(
-        "who gave up costs a connection", "closed for a reason", LEDGER,
-        "            self._unlend(entry, ticket)\n            put_back(self, entry, now, orders)\n",
-        "            self._unlend(entry, ticket)\n            self.let_go(entry, orders)\n",
+        "who gave up costs a connection", "closed for a reason", SERVING,
+        "        unlend(ledger, entry, ticket)\n        put_back(ledger, entry, now, orders)\n",
+        "        unlend(ledger, entry, ticket)\n        ledger.let_go(entry, orders)\n",
     ),
     Mutant(
-        "clear ends what is lent, too", "closed for a reason", LEDGER,
-        'what is lent stays good."""\n', 'what is lent stays good."""\n        self.generation += 1\n',
+        "clear ends what is lent, too", "closed for a reason", STEERING,
+        'what is lent stays good."""\n', 'what is lent stays good."""\n    ledger.generation += 1\n',
     ),
     Mutant(
-        "a dead one takes the living with it", "closed for a reason", LEDGER,
-        "for other in [e for e in self.idle if self._fresh.silent(e, now)]:", "for other in list(self.idle):",
+        "a dead one takes the living with it", "closed for a reason", FATE,
+        "for other in [e for e in ledger.idle if ledger.fresh.silent(e, now)]:", "for other in list(ledger.idle):",
     ),
     Mutant(
-        "clear closes nothing", "not kept", LEDGER,
-        "        self._let_all_idle_go(orders)\n" + SETTLES + "\n    def close(", SETTLES + "\n    def close(",
+        "clear closes nothing", "not kept", STEERING,
+        "    ledger.let_all_idle_go(orders)\n" + SETTLES + "\n\ndef close(", SETTLES + "\n\ndef close(",
     ),
     # --- generations and closing time
     Mutant(
-        "the short way back asks for no generation", "not kept", LEDGER,
-        "if self.line or self.rivals or entry.generation != self.generation or", "if self.line or self.rivals or",
+        "the short way back asks for no generation", "not kept", SHORTWAYS,
+        "if ledger.line or ledger.rivals or entry.generation != ledger.generation or",
+        "if ledger.line or ledger.rivals or",
     ),
     Mutant(
         "the long way back asks for no generation", "not kept", KEEPING,
-        "if entry.generation != ledger.generation or ledger._fresh.worn(entry, now):",
-        "if ledger._fresh.worn(entry, now):",
+        "if entry.generation != ledger.generation or ledger.fresh.worn(entry, now):",
+        "if ledger.fresh.worn(entry, now):",
     ),
     Mutant(
-        "a connect that recycle overtook is used", "fresh", LEDGER,
-        "        if entry.generation != self.generation or is_unwanted(self):\n",
-        "        if is_unwanted(self):\n",
+        "a connect that recycle overtook is used", "fresh", FATE,
+        "    if entry.generation != ledger.generation or is_unwanted(ledger):\n",
+        "    if is_unwanted(ledger):\n",
     ),
     Mutant(
-        "recycle spares the idle ones", "not kept", LEDGER,
-        "            self.generation += 1\n            self._let_all_idle_go(orders)\n",
-        "            self.generation += 1\n",
+        "recycle spares the idle ones", "not kept", STEERING,
+        "        ledger.generation += 1\n        ledger.let_all_idle_go(orders)\n    settle",
+        "        ledger.generation += 1\n    settle",
     ),
     Mutant(
-        "a closed pool takes back into line", "closed", LEDGER,
-        "            ticket.refuse(Refusal.CLOSED)\n            return\n        if not self.line",
-        "            pass\n        if not self.line",
+        "a closed pool takes back into line", "closed", SERVING,
+        "        ticket.refuse(Refusal.CLOSED)\n        return\n    if not ledger.line",
+        "        pass\n    if not ledger.line",
     ),
     Mutant(
-        "a closed pool lets newcomers in", "closed", LEDGER,
-        "        if self.closed:\n            ticket.refuse(Refusal.CLOSED)\n            return orders\n", "",
+        "a closed pool lets newcomers in", "closed", SERVING,
+        "    if ledger.closed:\n        ticket.refuse(Refusal.CLOSED)\n        return orders\n", "",
     ),
     Mutant(
         "close forgets who waits", "closed", LEDGER,
-        "        self._refuse(len(self.line), Refusal.CLOSED, None, orders)\n", "",
+        "        self.refuse(len(self.line), Refusal.CLOSED, None, orders)\n", "",
     ),
     # --- freshness
     Mutant(
-        "lent the short way without a question", "fresh", LEDGER,
-        "now - entry.last_used >= self._carefree or ", "", "silence",
+        "lent the short way without a question", "fresh", SHORTWAYS,
+        "now - entry.last_used >= ledger.carefree or ", "", "silence",
     ),
     Mutant(
-        "giving up a silent one counts as use", "fresh", LEDGER,
-        "            self._unlend(entry, ticket)\n",
-        "            self._unlend(entry, ticket)\n            entry.last_used = now\n", "silence",
+        "giving up a silent one counts as use", "fresh", SERVING,
+        "        unlend(ledger, entry, ticket)\n",
+        "        unlend(ledger, entry, ticket)\n        entry.last_used = now\n", "silence",
     ),
     Mutant(
-        "nobody is ever told to ask", "fresh", LEDGER,
-        "PING if self._fresh.silent(entry, now) else USE", "USE", "silence",
+        "nobody is ever told to ask", "fresh", SERVING,
+        "PING if ledger.fresh.silent(entry, now) else USE", "USE", "silence",
     ),
     Mutant(
-        "a lifetime's end is not seen on the way out", "fresh", LEDGER,
+        "a lifetime's end is not seen on the way out", "fresh", SHORTWAYS,
         " or now >= entry.expires_at:", ":", "lifetimes",
     ),
     Mutant(
-        "due is ignored on the way back", "not kept", LEDGER,
-        " or now >= self.due or not self._easy", " or not self._easy", "lifetimes",
+        "due is ignored on the way back", "not kept", SHORTWAYS,
+        " or now >= ledger.due or not ledger.easy", " or not ledger.easy", "lifetimes",
     ),
     Mutant(
         "one whose time ended while lent is kept", "not kept", DUE,
@@ -240,12 +241,12 @@ MUTANTS = [
         "lifetimes",
     ),
     Mutant(
-        "a connection's uses are not counted", "not kept", LEDGER,
-        "        entry.uses += 1\n", "", "two uses each",
+        "a connection's uses are not counted", "not kept", FATE,
+        "    entry.uses += 1\n", "", "two uses each",
     ),
     Mutant(
         "the short way back does not count uses", "not kept", LEDGER,
-        " and self._fresh.max_uses == math.inf", "", "two uses each",
+        " and self.fresh.max_uses == math.inf", "", "two uses each",
     ),
     Mutant(
         "max_idle goes below the smallest size", "closed for a reason", DUE,
@@ -267,7 +268,7 @@ MUTANTS = [
     Mutant(
         "an unused one goes to the hot end", "shelf in order", KEEPING,
         "        ledger.idle.insert(bisect_right(ledger.idle, ledger.rank(entry), key=ledger.rank), entry)\n",
-        "        ledger._shelve(entry)\n", "silence",
+        "        ledger.shelve(entry)\n", "silence",
     ),
     Mutant(
         "the shelf is upside down", "shelf in order", LEDGER,
@@ -284,35 +285,36 @@ MUTANTS = [
         "overflow",
     ),
     Mutant(
-        "one more may wait than may", "refusals", LEDGER,
-        "return ahead < 0 or self.overload.admits(ahead, now)",
-        "return ahead < 0 or self.overload.admits(ahead - 1, now)",
+        "one more may wait than may", "refusals", SERVING,
+        "return ahead < 0 or ledger.overload.admits(ahead, now)",
+        "return ahead < 0 or ledger.overload.admits(ahead - 1, now)",
         "one may wait",
     ),
     Mutant(
-        "who was handed one still waits", "in order", LEDGER,
-        "        del self.line[head]\n        return head", "        return head", "two slots",
+        "who was handed one still waits", "in order", SHORTWAYS,
+        "    del ledger.line[head]\n    if ledger.shedding", "    if ledger.shedding", "two slots",
     ),
     Mutant(
-        "a stale one is handed on", "fresh", LEDGER,
-        "            or entry.generation != self.generation\n            or now >= self.due",
-        "            or now >= self.due", "two slots",
+        "a stale one is handed on", "fresh", SHORTWAYS,
+        "        or entry.generation != ledger.generation\n        or now >= ledger.due",
+        "        or now >= ledger.due", "two slots",
     ),
     Mutant(
-        "one handed on was never lent", "counts", LEDGER,
-        "        head.grant(USE, entry)\n        self._lent += 1", "        head.grant(USE, entry)",
+        "one handed on was never lent", "counts", SHORTWAYS,
+        "    head.grant(USE, entry)\n    ledger.lent += 1", "    head.grant(USE, entry)",
         "two slots",
     ),
     Mutant(
-        "a closed pool lets one queue", "closed", LEDGER,
-        "self.rules.max_size or self.closed or now >= self.due", "self.rules.max_size or now >= self.due", "two slots",
+        "a closed pool lets one queue", "closed", SHORTWAYS,
+        "ledger.rules.max_size or ledger.closed or now >= ledger.due",
+        "ledger.rules.max_size or now >= ledger.due", "two slots",
     ),
     Mutant(
-        "one queues though one is idle", "no needless waiting", LEDGER,
-        "if self.idle or len(self.entries) <", "if len(self.entries) <", "two slots",
+        "one queues though one is idle", "no needless waiting", SHORTWAYS,
+        "if ledger.idle or len(ledger.entries) <", "if len(ledger.entries) <", "two slots",
     ),
     Mutant(
-        "the watch of the line is handed away", "wakes by itself", LEDGER,
+        "the watch of the line is handed away", "wakes by itself", SHORTWAYS,
         "or head.wake_at != math.inf", "or False", "backoff",
     ),
     Mutant(
@@ -329,7 +331,7 @@ MUTANTS = [
     ),
     Mutant(
         "a hopeless pool lets everybody wait", "refusals", FAILING,
-        "        ledger._refuse(len(ledger.line), Refusal.CONNECT_FAILED, error, orders)\n",
+        "        ledger.refuse(len(ledger.line), Refusal.CONNECT_FAILED, error, orders)\n",
         "        pass\n", "backoff",
     ),
     Mutant(
@@ -343,8 +345,8 @@ MUTANTS = [
         "a budget shared with an outsider",
     ),
     Mutant(
-        "the short way back passes the budget by", "permits", LEDGER,
-        "if self.line or self.rivals or ", "if self.line or ", "a budget shared with an outsider",
+        "the short way back passes the budget by", "permits", SHORTWAYS,
+        "if ledger.line or ledger.rivals or ", "if ledger.line or ", "a budget shared with an outsider",
     ),
     Mutant(
         "every other pool is let through", "closed for a reason", KEEPING,
@@ -353,21 +355,21 @@ MUTANTS = [
     ),
     # --- the short ways, and numbers
     Mutant(
-        "nothing is lent the short way", "short ways", LEDGER,
-        "        if not idle:\n", "        if True:\n",
+        "nothing is lent the short way", "short ways", SHORTWAYS,
+        "    if not idle:\n", "    if True:\n",
     ),
     Mutant(
-        "nothing is taken back the short way", "short ways", LEDGER,
-        " or not self._easy:", " or True:",
+        "nothing is taken back the short way", "short ways", SHORTWAYS,
+        " or not ledger.easy:", " or True:",
     ),
     Mutant(
-        "lifetimes are not set", "retired in time", LEDGER,
-        "        entry.expires_at = min(entry.expires_at, self._fresh.expires_at(now, self._draw()))\n", "",
+        "lifetimes are not set", "retired in time", FATE,
+        "    entry.expires_at = min(entry.expires_at, ledger.fresh.expires_at(now, ledger.draw()))\n", "",
         "lifetimes",
     ),
     Mutant(
-        "a snatch is no arrival", "in order", LEDGER,
-        "        self._arrive(ticket, now)\n        if now >= self.due:\n", "        if now >= self.due:\n",
+        "a snatch is no arrival", "in order", SERVING,
+        "    arrive(ledger, ticket, now)\n    if now >= ledger.due:\n", "    if now >= ledger.due:\n",
     ),
     Mutant(
         "the cause of a failed connect is not kept", "counts", REACH,
@@ -378,8 +380,8 @@ MUTANTS = [
         "        self.error = self._delay = None\n", "        self._delay = None\n",
     ),
     Mutant(
-        "the long way out does not note the time", "counts", LEDGER,
-        "        entry.become(LEASED)\n        entry.taken_at = now\n", "        entry.become(LEASED)\n", "silence",
+        "the long way out does not note the time", "counts", SERVING,
+        "    entry.become(LEASED)\n    entry.taken_at = now\n", "    entry.become(LEASED)\n", "silence",
     ),
     Mutant(
         "a pool that shrank is not at ease again", "short ways", LEDGER,
@@ -387,25 +389,26 @@ MUTANTS = [
         "overflow",
     ),
     Mutant(
-        "the short way out does not note the time", "counts", LEDGER,
-        "        entry.state = LEASED\n        entry.taken_at = now\n", "        entry.state = LEASED\n", "silence",
+        "the short way out does not note the time", "counts", SHORTWAYS,
+        "    entry.state = LEASED\n    entry.taken_at = now\n", "    entry.state = LEASED\n", "silence",
     ),
     Mutant(
-        "a dead one was a checkout", "counts", LEDGER,
-        "        self._unlend(entry, ticket)\n        self.dead_count += 1\n", "        self.dead_count += 1\n",
+        "a dead one was a checkout", "counts", FATE,
+        "    unlend(ledger, entry, ticket)\n    ledger.dead_count += 1\n", "    ledger.dead_count += 1\n",
     ),
     Mutant(
-        "every grant is a wait, kept or not", "counts", LEDGER,
-        "            self.wait_times.remove(entry.taken_at - ticket.since)\n", "            pass\n", "silence",
+        "every grant is a wait, kept or not", "counts", SERVING,
+        "        ledger.wait_times.remove(entry.taken_at - ticket.since)\n", "        pass\n", "silence",
     ),
     # --- in the background: what is opened
     Mutant(
-        "more connects than anybody wants", "connects wanted", LEDGER,
-        "while self.opening < wanted(self, now) and may_open(self, now):", "while may_open(self, now):", "background",
+        "more connects than anybody wants", "connects wanted", SERVING,
+        "while ledger.opening < wanted(ledger, now) and may_open(ledger, now):",
+        "while may_open(ledger, now):", "background",
     ),
     Mutant(
-        "one connect is ordered where two are wanted", "kept ready", LEDGER,
-        "            while self.opening < wanted(self, now)", "            if self.opening < wanted(self, now)",
+        "one connect is ordered where two are wanted", "kept ready", SERVING,
+        "        while ledger.opening < wanted(ledger, now)", "        if ledger.opening < wanted(ledger, now)",
         "two kept connected",
     ),
     Mutant(
@@ -444,9 +447,9 @@ MUTANTS = [
         "rules.min_idle or not", "not", "one kept idle",
     ),
     Mutant(
-        "one snatched is not made up for", "kept ready", LEDGER,
-        "            orders.wake.append(ticket)\n        self._settle(now, orders)\n",
-        "            orders.wake.append(ticket)\n", "one kept idle",
+        "one snatched is not made up for", "kept ready", SERVING,
+        "        orders.wake.append(ticket)\n    settle(ledger, now, orders)\n",
+        "        orders.wake.append(ticket)\n", "one kept idle",
     ),
     Mutant(
         "what is one too many is opened ahead of demand", "connects wanted", OPENING,
@@ -459,16 +462,16 @@ MUTANTS = [
         "two kept connected",
     ),
     Mutant(
-        "who has a connect coming is in the way of others", "connects wanted", LEDGER,
-        "            ahead -= self.opening\n", "            pass\n", "background, one may wait",
+        "who has a connect coming is in the way of others", "connects wanted", SERVING,
+        "        ahead -= ledger.opening\n", "        pass\n", "background, one may wait",
     ),
     Mutant(
         "one connect that nobody retries ends everybody's wait", "refusals", FAILING,
-        "ledger._refuse(1, ", "ledger._refuse(len(ledger.line), ", "background, no retry of connects",
+        "ledger.refuse(1, ", "ledger.refuse(len(ledger.line), ", "background, no retry of connects",
     ),
     Mutant(
         "a connect that nobody retries is tried again for ever", "refusals", FAILING,
-        "ledger._refuse(1, ", "ledger._refuse(0, ", "background, no retry of connects",
+        "ledger.refuse(1, ", "ledger.refuse(0, ", "background, no retry of connects",
     ),
     Mutant(
         "who has another connect coming is refused", "refusals", FAILING,
@@ -477,37 +480,37 @@ MUTANTS = [
     ),
     # --- connects that were given up
     Mutant(
-        "the slot of a connect that was given up is free at once", "closed once", LEDGER,
-        "            entry.become(CLOSING)\n            self.opening -= 1\n            self.closing += 1\n",
-        "            self.abandon(entry)\n", "background",
+        "the slot of a connect that was given up is free at once", "closed once", FATE,
+        "        entry.become(CLOSING)\n        ledger.opening -= 1\n        ledger.closing += 1\n",
+        "        ledger.abandon(entry)\n", "background",
     ),
     Mutant(
-        "a connect that was given up counts as one still", "counts", LEDGER,
-        "            self.opening -= 1\n            self.closing += 1\n", "", "background",
+        "a connect that was given up counts as one still", "counts", FATE,
+        "        ledger.opening -= 1\n        ledger.closing += 1\n", "", "background",
     ),
     Mutant(
-        "what opened after it was given up is lent", "never trips", LEDGER,
-        "            orders.close.append(entry)\n            return orders\n        self.opening -= 1\n",
-        "            pass\n        self.opening -= 1\n", "background",
+        "what opened after it was given up is lent", "never trips", FATE,
+        "        orders.close.append(entry)\n        return orders\n    ledger.opening -= 1\n",
+        "        pass\n    ledger.opening -= 1\n", "background",
     ),
     Mutant(
-        "what opened after it was given up is never closed", "closed once", LEDGER,
-        "            orders.close.append(entry)\n            return orders\n", "            return orders\n",
+        "what opened after it was given up is never closed", "closed once", FATE,
+        "        orders.close.append(entry)\n        return orders\n", "        return orders\n",
         "background",
     ),
     Mutant(
-        "what failed after it was given up is ordered closed", "one holder", LEDGER,
-        "            entry.become(GONE)\n            self.closing -= 1\n            self._forget(entry)\n",
-        "            orders.close.append(entry)\n", "background",
+        "what failed after it was given up is ordered closed", "one holder", FATE,
+        "        entry.become(GONE)\n        ledger.closing -= 1\n        ledger.forget(entry)\n",
+        "        orders.close.append(entry)\n", "background",
     ),
     Mutant(
-        "the slot of one that failed after it was given up is offered to nobody", "no needless waiting", LEDGER,
-        "            self._forget(entry)\n            self._settle(now, orders)\n", "            self._forget(entry)\n",
+        "the slot of one that failed after it was given up is offered to nobody", "no needless waiting", FATE,
+        "        ledger.forget(entry)\n        settle(ledger, now, orders)\n", "        ledger.forget(entry)\n",
         "background",
     ),
     Mutant(
-        "giving up a connect is no failure", "refusals", LEDGER,
-        "            take_failure(self, entry, error, now, orders)\n", "",
+        "giving up a connect is no failure", "refusals", FATE,
+        "        take_failure(ledger, entry, error, now, orders)\n", "",
         "background",
     ),
     # --- out of reach
@@ -550,11 +553,11 @@ MUTANTS = [
         "reach.patient_until, reach.fill_at if", "reach.fill_at if", "out of reach",
     ),
     Mutant(
-        "the head sleeps through the end of the grace", "fails fast", LEDGER,
-        "                        moment = other\n", "                        pass\n", "out of reach",
+        "the head sleeps through the end of the grace", "fails fast", SERVING,
+        "                    moment = other\n", "                    pass\n", "out of reach",
     ),
     Mutant(
-        "the head sleeps through the end of the grace behind a connect that hangs", "fails fast", LEDGER,
+        "the head sleeps through the end of the grace behind a connect that hangs", "fails fast", SERVING,
         "now < other < (moment if moment > now else math.inf):", "now < other < moment:", "out of reach, one at a time",
     ),
     Mutant(
@@ -562,21 +565,21 @@ MUTANTS = [
         "return self.connected_once or now >= self.patient_until", "return self.connected_once", "out of reach",
     ),
     Mutant(
-        "a full pool lets one queue in an outage", "audit", LEDGER,
-        "        if self.reach.failing_since < math.inf:", "        if False:", "out of reach, one slot",
+        "a full pool lets one queue in an outage", "audit", SHORTWAYS,
+        "    if ledger.reach.failing_since < math.inf:", "    if False:", "out of reach, one slot",
     ),
     Mutant(
-        "who comes to a closed pool hears of the outage", "refusals", LEDGER,
-        "if self.closed or now >= reach.fill_at", "if now >= reach.fill_at", "out of reach, background",
+        "who comes to a closed pool hears of the outage", "refusals", SHORTWAYS,
+        "if ledger.closed or now >= reach.fill_at", "if now >= reach.fill_at", "out of reach, background",
     ),
     Mutant(
-        "nobody is elected to try", "refusals", LEDGER,
-        "if self.closed or now >= reach.fill_at", "if self.closed", "out of reach",
+        "nobody is elected to try", "refusals", SHORTWAYS,
+        "if ledger.closed or now >= reach.fill_at", "if ledger.closed", "out of reach",
     ),
     # --- questions
     Mutant(
-        "an answer is a use", "fresh", LEDGER,
-        "        entry.asked_at = now\n", "        entry.asked_at = entry.last_used = now\n", "kept alive",
+        "an answer is a use", "fresh", FATE,
+        "    entry.asked_at = now\n", "    entry.asked_at = entry.last_used = now\n", "kept alive",
     ),
     Mutant(
         "all are asked at once", "asked in time", DUE,
@@ -588,8 +591,8 @@ MUTANTS = [
         "kept alive",
     ),
     Mutant(
-        "an answer is forgotten", "asked in time", LEDGER,
-        "        entry.asked_at = now\n", "", "kept alive",
+        "an answer is forgotten", "asked in time", FATE,
+        "    entry.asked_at = now\n", "", "kept alive",
     ),
     Mutant(
         "due forgets the questions", "asked in time", DUE,
@@ -602,13 +605,13 @@ MUTANTS = [
         "self.unattended = rules.freshness.max_idle", "kept alive",
     ),
     Mutant(
-        "whoever waits for his turn to be asked waits for ever", "asked in time", LEDGER,
-        "        self.due = now  # others may have waited for their turn to be asked\n", "", "kept alive",
+        "whoever waits for his turn to be asked waits for ever", "asked in time", FATE,
+        "    ledger.due = now  # others may have waited for their turn to be asked\n", "", "kept alive",
     ),
     Mutant(
-        "one is asked after when somebody could use it", "no needless waiting", LEDGER,
-        "        look_at_line(self, now, orders)\n        while (head", "        look_at_line(self, now, orders)\n"
-        "        if overdue:\n            ask(self, now, orders)\n        while (head", "kept alive",
+        "one is asked after when somebody could use it", "no needless waiting", SERVING,
+        "    look_at_line(ledger, now, orders)\n    while (head", "    look_at_line(ledger, now, orders)\n"
+        "    if overdue:\n        ask(ledger, now, orders)\n    while (head", "kept alive",
     ),
     Mutant(
         "one that is asked after is somebody's", "one holder", DUE,
@@ -625,8 +628,8 @@ MUTANTS = [
         "one kept connected, silence",
     ),
     Mutant(
-        "one more does not make another one spare", "retired in time", LEDGER,
-        "        self.due = now  # one more changes what may be retired, and is to be looked after\n", "",
+        "one more does not make another one spare", "retired in time", FATE,
+        "    ledger.due = now  # one more changes what may be retired, and is to be looked after\n", "",
         "one kept connected, silence",
     ),
     Mutant(
@@ -639,17 +642,18 @@ MUTANTS = [
         "one kept idle, silence",
     ),
     Mutant(
-        "recycled within a time is recycled at once", "closed for a reason", LEDGER,
-        "now + within * self._draw()", "now", "recycled within",
+        "recycled within a time is recycled at once", "closed for a reason", STEERING,
+        "now + within * ledger.draw()", "now", "recycled within",
     ),
     Mutant(
-        "recycled within a time is recycled when somebody looks", "audit", LEDGER,
-        "now + within * self._draw())\n            self.due = now\n", "now + within * self._draw())\n",
+        "recycled within a time is recycled when somebody looks", "audit", STEERING,
+        "now + within * ledger.draw())\n        ledger.due = now\n", "now + within * ledger.draw())\n",
         "recycled within",
     ),
     Mutant(
-        "a connect under way is not recycled", "fresh", LEDGER,
-        "min(entry.expires_at, self._fresh.expires_at(now, self._draw()))", "self._fresh.expires_at(now, self._draw())",
+        "a connect under way is not recycled", "fresh", FATE,
+        "min(entry.expires_at, ledger.fresh.expires_at(now, ledger.draw()))",
+        "ledger.fresh.expires_at(now, ledger.draw())",
         "recycled within",
     ),
     # --- leases with a limit
@@ -741,8 +745,8 @@ MUTANTS = [
         "leaks and a deadline",
     ),
     Mutant(
-        "what was granted, reported and given up is closed", "closed for a reason", LEDGER,
-        "            over(entry, now, orders)\n            self._unlend", "            self._unlend",
+        "what was granted, reported and given up is closed", "closed for a reason", SERVING,
+        "        over(entry, now, orders)\n        unlend", "        unlend",
         "leaks and a deadline",
     ),
     Mutant(
@@ -760,7 +764,7 @@ MUTANTS = [
     # --- an operator: paused
     Mutant(
         "a pause keeps what is idle", "paused", STEERING,
-        "    ledger.reach.hope()\n    ledger._let_all_idle_go(orders)\n", "    ledger.reach.hope()\n", "paused",
+        "    ledger.reach.hope()\n    ledger.let_all_idle_go(orders)\n", "    ledger.reach.hope()\n", "paused",
     ),
     Mutant(
         "a pause opens all the same", "paused", OPENING,
@@ -776,20 +780,21 @@ MUTANTS = [
     ),
     Mutant(
         "whether it is paused weighs nothing", "paused", LEDGER,
-        "self._easy = few and not self.paused and ", "self._easy = few and ", "paused",
+        "self.easy = few and not self.paused and ", "self.easy = few and ", "paused",
     ),
     Mutant(
-        "what was opened in a pause is used", "paused", LEDGER,
-        "        if entry.generation != self.generation or is_unwanted(self):\n",
-        "        if entry.generation != self.generation:\n", "paused",
+        "what was opened in a pause is used", "paused", FATE,
+        "    if entry.generation != ledger.generation or is_unwanted(ledger):\n",
+        "    if entry.generation != ledger.generation:\n", "paused",
     ),
     Mutant(
         "after a pause nothing goes the short way", "short ways", STEERING,
         "no overload\n    ledger.weigh()\n", "no overload\n", "paused",
     ),
     Mutant(
-        "after a pause nobody is served", "no needless waiting", LEDGER,
-        "        resume(self, now)\n        self._settle(now, orders)\n", "        resume(self, now)\n", "paused",
+        "after a pause nobody is served", "no needless waiting", STEERING,
+        "no overload\n    ledger.weigh()\n    settle(ledger, now, orders)\n", "no overload\n    ledger.weigh()\n",
+        "paused",
     ),
     Mutant(
         "a connect that fails in a pause begins an outage", "refusals", FAILING,
@@ -835,9 +840,8 @@ MUTANTS = [
         "    ledger.adopt(rules)\n", "    ledger.rules = rules\n", "resized",
     ),
     Mutant(
-        "a pool of another size serves nobody", "retired in time", LEDGER,
-        "        reconfigure(self, rules, overload, renew, now, orders)\n        self._settle(now, orders)\n",
-        "        reconfigure(self, rules, overload, renew, now, orders)\n", "resized",
+        "a pool of another size serves nobody", "retired in time", STEERING,
+        "may hold any more\n    settle(ledger, now, orders)\n", "may hold any more\n", "resized",
     ),
     # --- under load
     Mutant(
@@ -845,12 +849,12 @@ MUTANTS = [
         "    if head.deadline <= now:\n", "    if False:\n", "impatient",
     ),
     Mutant(
-        "the short way hands it to one whose time is over", "in time", LEDGER,
-        "            or head.deadline <= now\n", "", "impatient",
+        "the short way hands it to one whose time is over", "in time", SHORTWAYS,
+        "        or head.deadline <= now\n", "", "impatient",
     ),
     Mutant(
-        "one whose time is over is told to connect", "in time", LEDGER,
-        "            elif head.deadline <= now:\n", "            elif False:\n", "impatient",
+        "one whose time is over is told to connect", "in time", SERVING,
+        "        elif head.deadline <= now:\n", "        elif False:\n", "impatient",
     ),
     Mutant(
         "whose time is over is not told", "told", SHEDDING,
@@ -861,17 +865,17 @@ MUTANTS = [
         "    head.refuse(Refusal.SHED)\n    orders.wake.append(head)\n", "    head.refuse(Refusal.SHED)\n", "shedding",
     ),
     Mutant(
-        "nobody looks at a line that does not move", "turned away", LEDGER,
-        "        self.due = min(self.due, next_look(self, now))\n", "", "shedding",
+        "nobody looks at a line that does not move", "turned away", SERVING,
+        "    ledger.due = min(ledger.due, next_look(ledger, now))\n", "", "shedding",
     ),
     Mutant(
-        "the first in line goes unnoticed", "audit", LEDGER,
-        "        if self.shedding is not None and not self.line:\n", "        if False:\n", "shedding",
+        "the first in line goes unnoticed", "audit", SHORTWAYS,
+        "    if ledger.shedding is not None and not ledger.line:\n", "    if False:\n", "shedding",
     ),
     Mutant(
-        "a line that begins is not told of", "turned away", LEDGER,
-        "        if self.shedding is not None:\n            self.shedding.begins(now)\n        if self.watches",
-        "        if self.watches", "shedding",
+        "a line that begins is not told of", "turned away", SERVING,
+        "    if ledger.shedding is not None:\n        ledger.shedding.begins(now)\n    if ledger.watches",
+        "    if ledger.watches", "shedding",
     ),
     Mutant(
         "whoever waits is turned away though one has come back", "refusals", SHEDDING,
@@ -890,8 +894,8 @@ MUTANTS = [
         "waited <= self.limit or waiting == 1:", "waited <= self.limit:", "shedding",
     ),
     Mutant(
-        "a sizing never looks", "retired in time", LEDGER,
-        "            look(self, now, orders)\n", "", "lingering",
+        "a sizing never looks", "retired in time", SERVING,
+        "        look(ledger, now, orders)\n", "", "lingering",
     ),
     Mutant(
         "nobody remembers when a sizing wants to look", "retired in time", DUE,
@@ -906,8 +910,8 @@ MUTANTS = [
         "counts.connected <= self.base(", "counts.connected < self.base(", "lingering",
     ),
     Mutant(
-        "who waits sleeps while it may grow", "wakes by itself or no needless waiting", LEDGER,
-        "for other in (self.reach.patient_until, self.look_at):", "for other in (self.reach.patient_until,):",
+        "who waits sleeps while it may grow", "wakes by itself or no needless waiting", SERVING,
+        "for other in (ledger.reach.patient_until, ledger.look_at):", "for other in (ledger.reach.patient_until,):",
         "sojourn, no keeper",
     ),
     Mutant(

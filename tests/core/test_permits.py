@@ -44,7 +44,7 @@ class Mutant(NamedTuple):
     world: str = "one permit"
 
 
-PERMITS, KEEPING, LEDGER = "permits", "keeping", "ledger"
+PERMITS, KEEPING, LEDGER, SHORTWAYS = "permits", "keeping", "ledger", "shortways"
 
 MUTANTS = [
     Mutant(
@@ -128,12 +128,12 @@ MUTANTS = [
         "two permits for three",
     ),
     Mutant(
-        "the short way on passes those by who wait elsewhere", "oldest first", LEDGER,
-        "            or self.rivals\n", "", "two permits for three",
+        "the short way on passes those by who wait elsewhere", "oldest first", SHORTWAYS,
+        "        or ledger.rivals\n", "", "two permits for three",
     ),
     Mutant(
-        "the short way back passes them by", "no hoard", LEDGER,
-        "if self.line or self.rivals or ", "if self.line or ",
+        "the short way back passes them by", "no hoard", SHORTWAYS,
+        "if ledger.line or ledger.rivals or ", "if ledger.line or ",
     ),
     Mutant(
         "what was opened for somebody is closed for another", "closed for need", KEEPING,

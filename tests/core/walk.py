@@ -43,6 +43,8 @@ def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
     rooms: dict[str, ModuleType] = {}
 
     def bring(name: str, *rest: Any) -> Any:
+        if name == PACKAGE:  # ``from threadpool_db.core import fate``
+            return SimpleNamespace(**{room: bring(f"{name}.{room}") for room in rest[2]})
         if not name.startswith(f"{PACKAGE}."):
             return builtins.__import__(name, *rest)
         room = name.rpartition(".")[2]

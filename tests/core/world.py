@@ -562,7 +562,7 @@ class World:
             len(self.closing),
             tuple(sorted(map(self.look, self.connecting))),
             tuple(sorted(map(self.look, self.asked))),
-            (self.paused, ledger.paused, self.max_size, ledger.rules.max_size, ledger._easy),
+            (self.paused, ledger.paused, self.max_size, ledger.rules.max_size, ledger.easy),
             (ledger.closed, reach.connected_once, max(0, reach.retry_at - now), max(0, reach.fill_at - now)),
             (self.ever_connected, max(0, self.retry_at - now), max(0, self.fill_at - now), max(0, ledger.due - now)),
             self.delay and (self.delay, reach._delay),

@@ -35,7 +35,18 @@ from threadpool_db.config import PoolConfig
 PACKAGE = "threadpool_db"
 FOLDER = Path(__file__).resolve().parents[2] / PACKAGE
 #: The ledger and its parts.
-UNDER_THE_LOCK = ("core.reach", "core.failing", "core.keeping", "core.opening", "core.permits", "core.ledger")
+UNDER_THE_LOCK = (
+    "core.reach",
+    "core.failing",
+    "core.keeping",
+    "core.opening",
+    "core.permits",
+    "core.serving",
+    "core.shortways",
+    "core.fate",
+    "core.steering",
+    "core.ledger",
+)
 ROOMS = (
     "core.outage",
     *UNDER_THE_LOCK,
@@ -66,6 +77,8 @@ def load(edits: Iterable[Edit] = ()) -> SimpleNamespace:
     rooms: dict[str, ModuleType] = {}
 
     def bring(name: str, *rest: Any) -> Any:
+        if name == f"{PACKAGE}.core":  # ``from threadpool_db.core import fate``
+            return SimpleNamespace(**{room: bring(f"{name}.{room}", *rest) for room in rest[2]})
         room = name.removeprefix(f"{PACKAGE}.")
         if room not in ROOMS or not name.startswith(PACKAGE):
             return builtins.__import__(name, *rest)

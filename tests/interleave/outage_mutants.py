@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.interleave.mutants import BORROWING, Mutant
 
 OUTAGE, REACH, FAILING, OPENING = "core.outage", "core.reach", "core.failing", "core.opening"
-LEDGER, KEEPER = "core.ledger", "keeper"
+LEDGER, SERVING, KEEPER = "core.ledger", "core.serving", "keeper"
 
 # fmt: off
 OUTAGE_MUTANTS = [
@@ -40,13 +40,13 @@ OUTAGE_MUTANTS = [
     # --- who waits, and who is refused
     Mutant(
         "the head sleeps through the end of the grace", "nobody waits",
-        "nothing connects for longer than the grace", LEDGER,
-        "for other in (self.reach.patient_until, self.look_at):",
-        "for other in (self.look_at,):",
+        "nothing connects for longer than the grace", SERVING,
+        "for other in (ledger.reach.patient_until, ledger.look_at):",
+        "for other in (ledger.look_at,):",
     ),
     Mutant(
         "the head sleeps through the end of the grace behind a connect that hangs", "nobody waits",
-        "a connect hangs while the grace ends", LEDGER,
+        "a connect hangs while the grace ends", SERVING,
         "now < other < (moment if moment > now else math.inf):",
         "now < other < moment:",
     ),

@@ -232,7 +232,7 @@ def repeatable(shell: SimpleNamespace) -> Any:
         def _start_afresh(self) -> None:
             super()._start_afresh()
             self._ledger.entries = Entries()
-            self._ledger._draw = lambda: 0.5
+            self._ledger.draw = lambda: 0.5
             self.name = "pool"  # the automatic one depends on what else lives
 
     return Repeatable

@@ -44,7 +44,7 @@ def audit(ledger: Ledger, now: float, held: Callable[[Entry], bool], orders: Ord
         ledger.empty(orders)
         ledger.mended += 1
     if ledger.paused and ledger.idle:
-        ledger._let_all_idle_go(orders)
+        ledger.let_all_idle_go(orders)
         ledger.mended += 1
     # a thread may have read the clock before others did, and come after them: that too makes it late, and is no mistake
     ledger.due = min(ledger.due, next_due(ledger, now))

@@ -25,16 +25,16 @@ def take_failure(
     if ledger.paused:  # the server may have been stopped for it: that begins no outage
         return
     rules, reach = ledger.rules, ledger.reach
-    reach.failed(entry.opened_at, now, error, answered, ledger._draw())
+    reach.failed(entry.opened_at, now, error, answered, ledger.draw())
     if rules.backoff is None:
         if rules.background and len(ledger.line) > ledger.opening:
-            ledger._refuse(1, Refusal.CONNECT_FAILED, error, orders)
+            ledger.refuse(1, Refusal.CONNECT_FAILED, error, orders)
     elif not reach.is_awaited(now):
-        ledger._refuse(len(ledger.line), Refusal.CONNECT_FAILED, error, orders)
+        ledger.refuse(len(ledger.line), Refusal.CONNECT_FAILED, error, orders)
     ledger.due = min(ledger.due, reach.patient_until, reach.fill_at if rules.background else math.inf)
 
 
 def fail_fast(ledger: Ledger, now: float, orders: Orders) -> None:
     """When the database has been out of reach for long enough nobody waits: a connect that is tried may hang."""
     if ledger.unavailable(now):
-        ledger._refuse(len(ledger.line), Refusal.UNAVAILABLE, ledger.reach.error, orders)
+        ledger.refuse(len(ledger.line), Refusal.UNAVAILABLE, ledger.reach.error, orders)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def put_back(ledger: Ledger, entry: Entry, now: float, orders: Orders) -> None:
     """On the shelf, unless it is of no more use, or one too many, or another pool has waited longer for it."""
     head, permits = ledger.line.head, ledger.permits
-    if entry.generation != ledger.generation or ledger._fresh.worn(entry, now):
+    if entry.generation != ledger.generation or ledger.fresh.worn(entry, now):
         ledger.let_go(entry, orders)
     elif is_unwanted(ledger):
         ledger.let_go(entry, orders)
@@ -34,7 +34,7 @@ def put_back(ledger: Ledger, entry: Entry, now: float, orders: Orders) -> None:
         # where its last use puts it, which is not the hot end if its borrower gave up before using it
         ledger.idle.insert(bisect_right(ledger.idle, ledger.rank(entry), key=ledger.rank), entry)
         ledger.due = min(ledger.due, entry.last_used + ledger.unattended)
-        many = head is None and len(ledger.entries) > ledger._quiet_below
+        many = head is None and len(ledger.entries) > ledger.quiet_below
         if many and ledger.sizing.one_too_many(ledger.counts(), now):
             ledger.idle.remove(entry)
             ledger.let_go(entry, orders)
