@@ -858,11 +858,11 @@ MUTANTS = [
     ),
     Mutant(
         "whose time is over is not told", "told", SHEDDING,
-        "    head.refuse(None)\n    orders.wake.append(head)\n", "    head.refuse(None)\n", "impatient",
+        "    head.refuse(None)\n    wake.append(head)\n", "    head.refuse(None)\n", "impatient",
     ),
     Mutant(
         "who is turned away is not told", "told", SHEDDING,
-        "    head.refuse(Refusal.SHED)\n    orders.wake.append(head)\n", "    head.refuse(Refusal.SHED)\n", "shedding",
+        "    head.refuse(Refusal.SHED)\n    wake.append(head)\n", "    head.refuse(Refusal.SHED)\n", "shedding",
     ),
     Mutant(
         "nobody looks at a line that does not move", "turned away", SERVING,

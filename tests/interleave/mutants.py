@@ -30,9 +30,9 @@ MUTANTS = [
     # --- wakes
     Mutant(
         "a hand-over wakes nobody", "no lost wake-up", "three on one again and again", POOL,
-        "        waiter.claim, entry.claim = entry.claim, None\n"
-        "        waiter.gate.open()\n",
-        "        waiter.claim, entry.claim = entry.claim, None\n",
+        "            waiter.claim, entry.claim = entry.claim, None\n"
+        "            waiter.gate.open()\n",
+        "            waiter.claim, entry.claim = entry.claim, None\n",
     ),
     Mutant(
         "orders wake nobody", "no lost wake-up", "some are discarded", ORDERS,
