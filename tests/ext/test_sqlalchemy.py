@@ -522,7 +522,7 @@ class Stopwatch:
     """The pool's time, which passes when told to; for whoever need not wait."""
 
     def __init__(self, pool: ThreadPool) -> None:
-        self.now = 1000.0
+        self.now = time.monotonic() - 1000.0  # behind the clock that a waiter's deadline is told by, also after a boot
         put_at_hand(pool._inner, now=lambda: self.now)
 
 
