@@ -291,7 +291,8 @@ MUTANTS = [
     ),
     Mutant(
         "who was handed one still waits", "in order", LEDGER,
-        "        del self.line[head]\n        return head", "        return head", "two slots",
+        "        del self.line[head]\n        if self.shedding is not None:\n", "        if self.shedding is not None:\n",
+        "two slots",
     ),
     Mutant(
         "a stale one is handed on", "fresh", LEDGER,
@@ -854,15 +855,16 @@ MUTANTS = [
     ),
     Mutant(
         "whose time is over is not told", "told", SHEDDING,
-        "    head.refuse(None)\n    orders.wake.append(head)\n", "    head.refuse(None)\n", "impatient",
+        "    head.refuse(None)\n    wake.append(head)\n", "    head.refuse(None)\n", "impatient",
     ),
     Mutant(
         "who is turned away is not told", "told", SHEDDING,
-        "    head.refuse(Refusal.SHED)\n    orders.wake.append(head)\n", "    head.refuse(Refusal.SHED)\n", "shedding",
+        "    head.refuse(Refusal.SHED)\n    wake.append(head)\n", "    head.refuse(Refusal.SHED)\n", "shedding",
     ),
     Mutant(
         "nobody looks at a line that does not move", "turned away", LEDGER,
-        "        self.due = min(self.due, next_look(self, now))\n", "", "shedding",
+        "fail_fast(self, now, orders)\n        self.due = min(self.due, next_look(self, now))\n",
+        "fail_fast(self, now, orders)\n", "shedding",
     ),
     Mutant(
         "the first in line goes unnoticed", "audit", LEDGER,

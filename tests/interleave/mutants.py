@@ -111,11 +111,11 @@ MUTANTS = [
         "cleaned before the lease is claimed", "one holder", "a dirty lease given back by two", POOL,
         "        except Exception:\n"
         "            settled = False\n"
-        "        inside, clock, acquire, _, give, release = self._at_hand\n",
+        "        inside, clock, acquire, _, give, release, _ = self._at_hand\n",
         "        except Exception:\n"
         "            settled = False\n"
         "        settled = settled or self._upkeep.clean(entry, error)\n"
-        "        inside, clock, acquire, _, give, release = self._at_hand\n",
+        "        inside, clock, acquire, _, give, release, _ = self._at_hand\n",
     ),
     Mutant(
         "closed before the lease is claimed",
