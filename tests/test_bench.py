@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,7 +21,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests import environments
-from tests.bench import baseline, burst, memory, policies, recovery, served, sites
+from tests.bench import baseline, burst, policies, recovery, served, sites
 from tests.bench.__main__ import main
 from tests.bench.baseline import compare, save, this_python
 from tests.bench.burst import BURST, Bursts
@@ -33,7 +32,6 @@ from tests.bench.contestants import (
     OURS,
     QUEUEPOOL,
     Contestant,
-    invited,
     ours,
     ours_for_sqlalchemy,
     sqlalchemy,
@@ -130,39 +128,6 @@ def test_reports_add_hardly_anything_to_a_pair():
                 break
         assert race.added() < 1
         assert race.microseconds()[REPORTING] > 0
-
-
-class Thorough:
-    """A lock that keeps a thousand bytes for each that waits."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.release = self._lock.release
-
-    def take(self) -> None:
-        mine = bytes(1000)
-        self._lock.acquire()
-        del mine
-
-
-@pytest.fixture
-def traced():
-    tracemalloc.start()
-    yield
-    tracemalloc.stop()
-
-
-def test_memory_is_what_the_pool_keeps_for_each(traced):
-    hoard = Contestant("hoard", [], "pool.append(bytes(1000))", "pass")
-    assert memory.of_idle(hoard) == pytest.approx(1000, rel=0.1)
-    thorough = Contestant("thorough", Thorough(), "pool.take()", "pool.release()")
-    plain = min(memory.of_waiters(memory.at_a_lock()) for _ in range(3))
-    assert min(memory.of_waiters(thorough) for _ in range(3)) - plain == pytest.approx(1000, rel=0.3)
-
-
-def test_the_pool_takes_little_memory_for_each(traced):
-    with invited((ours,), memory.CONNECTIONS, print) as (contestant,):
-        assert memory.of_idle(contestant) < 1500
 
 
 def test_the_rate_is_full_again_where_the_first_full_window_begins():

@@ -291,8 +291,8 @@ MUTANTS = [
     ),
     Mutant(
         "who was handed one still waits", "in order", LEDGER,
-        "        del self.line[head]\n        if self.shedding is not None:\n", "        if self.shedding is not None:\n",
-        "two slots",
+        "        del self.line[head]\n        if self.shedding is not None:\n",
+        "        if self.shedding is not None:\n", "two slots",
     ),
     Mutant(
         "a stale one is handed on", "fresh", LEDGER,
