@@ -75,8 +75,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "groups",
     ),
     (
-        "outcome scenario",
+        "outcome picture scenario",
         "simulate",
+        "timeline",
         "forecast",
         "testing",
         "contract.acts contract.wire",

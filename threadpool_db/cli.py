@@ -66,6 +66,7 @@ def _run_check(given: argparse.Namespace) -> int:
 def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     parser.add_argument("file", nargs="?", help="a scenario in JSON, or TOML; options given here come before its own")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--svg", metavar="FILE", help="draw waits, requests and connections over time there")
     load, pool = (
         parser.add_argument_group("the load, in seconds"),
         parser.add_argument_group("the pool, as create_pool"),
@@ -104,7 +105,8 @@ def _run_simulate(given: argparse.Namespace) -> int:
     options = dict(vars(given))
     for name in ("run", "command"):
         del options[name]
-    return forecast(options.pop("file"), options, sys.stdout, sys.stderr, as_json=options.pop("json"))
+    path, as_json, svg = options.pop("file"), options.pop("json"), options.pop("svg")
+    return forecast(path, options, sys.stdout, sys.stderr, as_json, svg)
 
 
 _COMMANDS = {
