@@ -239,6 +239,10 @@ def test_the_command_begins_with_the_call_and_ends_with_the_table(
     assert [line for line in lines if line.endswith("<- this")] == [lines[-3]]
 
 
+def test_the_documentation_shows_what_is_said_now(answer: Answer) -> None:
+    assert text(answer) in (Path(__file__).parent.parent / "docs" / "size.md").read_text()
+
+
 def test_json_has_the_answer_and_what_it_was_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: Answer
 ) -> None:
