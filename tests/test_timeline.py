@@ -156,6 +156,14 @@ def test_a_pool_without_limits_has_no_capacity_to_be_compared_with() -> None:
     assert "stroke-dasharray" not in drawn and "inf ms" not in drawn
 
 
+def test_of_several_pools_together_the_size_of_one_is_no_limit() -> None:
+    several = run(rate=100, max_size=4, duration=5)
+    assert "max_size 4" in texts(timeline([several]))
+    several.outcome.sizes.append((2.0, 8))
+    said = texts(timeline([several]))
+    assert "max_size 4" not in said and not [words for words in said if words.startswith("capacity")]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others() -> None:
     first, again, other = (timeline([run(rate=300, duration=4, seed=seed)]) for seed in (1, 1, 2))
     assert first == again != other

@@ -108,24 +108,30 @@ def _times(lines: Sequence[Sequence[Point]], unit: float) -> list[list[Point]]:
 
 
 def _levels(
-    runs: Sequence[Run], what: Callable[[Scenario], tuple[float, str] | None], unit: float = 1.0
+    runs: Sequence[Run], what: Callable[[Run], tuple[float, str] | None], unit: float = 1.0
 ) -> list[tuple[float, str]]:
     """One height for all panels, or none where they differ in it."""
-    found = {what(run.scenario) for run in runs}
+    found = {what(run) for run in runs}
     return [(level[0] * unit, level[1]) for level in found if level is not None and len(found) == 1]
 
 
-def _timeout(of: Scenario) -> tuple[float, str] | None:
-    return (of.timeout, f"timeout {of.timeout:g} s") if of.timeout < math.inf else None
+def _timeout(run: Run) -> tuple[float, str] | None:
+    timeout = run.scenario.timeout
+    return (timeout, f"timeout {timeout:g} s") if timeout < math.inf else None
 
 
-def _capacity(of: Scenario) -> tuple[float, str] | None:
-    most = of.max_size / of.service
-    return (most, f"capacity: {of.max_size:g} connections / {_shown(of.service)}") if most < math.inf else None
+def _capacity(run: Run) -> tuple[float, str] | None:
+    limit, service = run.scenario.max_size, run.scenario.service
+    return (limit / service, f"capacity: {limit:g} connections / {_shown(service)}") if _is_limit(run) else None
 
 
-def _max_size(of: Scenario) -> tuple[float, str] | None:
-    return (of.max_size, f"max_size {of.max_size:g}") if of.max_size < math.inf else None
+def _max_size(run: Run) -> tuple[float, str] | None:
+    return (run.scenario.max_size, f"max_size {run.scenario.max_size:g}") if _is_limit(run) else None
+
+
+def _is_limit(run: Run) -> bool:
+    """Where there were ever more than one pool may have, there are several pools, and it is not the limit of all."""
+    return max((size for _, size in run.outcome.sizes), default=0) <= run.scenario.max_size < math.inf
 
 
 def _load(of: Scenario) -> str:
