@@ -40,12 +40,12 @@ from tests.bench.memory import MEMORY
 from tests.bench.middleware import middleware
 from tests.bench.musts import OPENED_LIMIT
 from tests.bench.operation import AGAIN, BARE, EXECUTE, JUDGEMENT, OPERATION, operations
-from tests.bench.picture import Line, Picture, Row
 from tests.bench.promise import until_clear
 from tests.bench.reporting import REPORTING, reports
 from tests.bench.tables import Figures, tables
 from tests.conftest import require
 from tests.servers import HOST, Postgres
+from threadpool_db.picture import Line, Picture, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 ATTEMPTS = 3  # somebody else may need the processors just now
