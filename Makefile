@@ -55,7 +55,7 @@ test: .venv/.dev
 	@$(PY) -m coverage report
 
 proof: TESTED := -m pytest
-proof: ALL := -m '' --timeout 1800
+proof: ALL := -m '' --timeout 1800 --durations 40
 proof: WIDE := -m proof --timeout 3600
 proof: .venv/.dev
 	@bash tests/install_servers.sh $(PY)

@@ -44,6 +44,7 @@ NOT_ON_ALL = (
 LONG = (
     "tests/checkout/test_contract.py",
     "tests/core/test_permits.py",
+    "tests/test_size.py",
     "tests/ext/test_sqlalchemy_resets.py",
     "tests/ext/test_sqlalchemy_suite.py",
 )

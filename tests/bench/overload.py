@@ -30,7 +30,10 @@ OVERLOAD = "overload"
 SIZE, WORK, PATIENCE = 8, 0.02, 1.0
 SHEDDING = f"{OURS}, shed=CoDel(0.05, 0.5)"
 REGULATED = f"{OURS}, with shed and Sojourn"
-P50_LIMIT, P99_LIMIT, GOODPUT_LIMIT = 0.12, 0.25, 0.97
+P50_LIMIT, P99_LIMIT = 0.12, 0.25
+#: The simulator's is 1.00, QueuePool's here 0.97. Who is told no wakes just when the next one should go on, 400 times a
+#: second, and needs the interpreter, too.
+GOODPUT_LIMIT = 0.92
 ADDED_LIMIT = 0.25  # times the floor, by a pair with shedding and sizing on
 
 
