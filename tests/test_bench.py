@@ -271,10 +271,10 @@ def test_panels_in_a_row_share_their_axis_and_lines_that_meet_have_one_number():
     assert texts.count("431") == 1 and texts.count("50") == 2
 
 
-def test_a_picture_is_of_the_policies_alone(capsys):
+def test_a_picture_is_of_the_policies_or_the_overload_alone(capsys):
     with pytest.raises(SystemExit):
         main(["--smoke", "--picture", "there.svg"])
-    assert "--picture is what --policies draws" in capsys.readouterr().err
+    assert "--picture is what --policies and --overload draw" in capsys.readouterr().err
 
 
 # --- The tools around it ----------------------------------------------------------------------------------------------

@@ -147,8 +147,9 @@ def picture(say: Callable[[str], None], load: float = 2.0, seconds: float = 10.0
         for contestant in _one_after_the_other(say, load, seconds)
     ]
     about = [
-        f"{scenario.rate:g} requests a second at random moments, a use takes {WORK * 1e3:g} ms: measured, by `python -m",
-        f"tests.bench --overload --picture`, with threads that are there already. Each point is of {seconds / PARTS:.2g} s.",
+        f"{scenario.rate:g} requests a second at random moments, for threads that are there already; a use takes "
+        f"{WORK * 1e3:g} ms.",
+        f"Measured by `python -m tests.bench --overload --picture`; each point is of {seconds / PARTS:.2g} s.",
     ]
     return timeline(runs, f"{load:g} times what {SIZE} connections can do, measured", about)
 
