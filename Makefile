@@ -15,7 +15,9 @@ PIP := $(PY) -m pip --disable-pip-version-check -qq install
 # measure; it may take ten minutes for one test), what mostly sleeps, the other Pythons and the other
 # SQLAlchemy, and what asks its servers one thing at a time. All the rest may measure time, and comes after them.
 ORDERS := tests/interleave
-STATES := $(addprefix tests/core/test_ledger_, walk.py mutants.py interrupts.py) tests/faults/test_interrupted_lines.py
+STATES := $(addprefix tests/core/test_, ledger_walk.py ledger_mutants.py ledger_interrupts.py permits.py load.py) \
+	tests/core/test_statement_fuzz.py tests/faults/test_interrupted_lines.py tests/stress/test_state_machine.py \
+	$(addprefix tests/test_, interrupts.py simulate_theory.py bench_memory.py)
 SLEEPS := tests/ext/test_sqlalchemy_suite.py
 PATIENT := tests/checkout tests/core tests/drivers
 GIVING_WAY := $(shell chrt --idle 0 true 2> /dev/null && echo chrt --idle 0) nice -n 19
@@ -53,7 +55,7 @@ test: .venv/.dev
 	@$(PY) -m coverage report
 
 proof: TESTED := -m pytest
-proof: ALL := -m '' --timeout 1800
+proof: ALL := -m '' --timeout 1800 --durations 40
 proof: WIDE := -m proof --timeout 3600
 proof: .venv/.dev
 	@bash tests/install_servers.sh $(PY)

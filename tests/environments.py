@@ -32,6 +32,8 @@ NOT_ON_ALL = (
     "tests/test_servers.py",
     "tests/test_cli_servers.py",
     "tests/test_bench.py",
+    "tests/test_bench_memory.py",
+    "tests/test_simulate_theory.py",
     "tests/test_server_pooler.py",
     "tests/test_session_options.py",
     "tests/core/test_ledger_mutants.py",
@@ -42,6 +44,7 @@ NOT_ON_ALL = (
 LONG = (
     "tests/checkout/test_contract.py",
     "tests/core/test_permits.py",
+    "tests/test_size.py",
     "tests/ext/test_sqlalchemy_resets.py",
     "tests/ext/test_sqlalchemy_suite.py",
 )

@@ -62,8 +62,8 @@ def until(true: Callable[[], object]) -> None:
 
 
 def put_at_hand(pool: Any, **tools: Any) -> None:
-    """Others for what the pool's short ways use: inside, now, acquire, take, give, release."""
-    names = ("inside", "now", "acquire", "take", "give", "release")
+    """Others for what the pool's short ways use: inside, now, acquire, take, give, release, idle."""
+    names = ("inside", "now", "acquire", "take", "give", "release", "idle")
     at_hand = dict(zip(names, pool._at_hand, strict=True))
     assert tools.keys() <= at_hand.keys()
     pool._at_hand = tuple((at_hand | tools).values())

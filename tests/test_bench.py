@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,7 +21,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests import environments
-from tests.bench import baseline, burst, memory, policies, recovery, served, sites
+from tests.bench import baseline, burst, policies, recovery, served, sites
 from tests.bench.__main__ import main
 from tests.bench.baseline import compare, save, this_python
 from tests.bench.burst import BURST, Bursts
@@ -33,7 +32,6 @@ from tests.bench.contestants import (
     OURS,
     QUEUEPOOL,
     Contestant,
-    invited,
     ours,
     ours_for_sqlalchemy,
     sqlalchemy,
@@ -42,12 +40,12 @@ from tests.bench.memory import MEMORY
 from tests.bench.middleware import middleware
 from tests.bench.musts import OPENED_LIMIT
 from tests.bench.operation import AGAIN, BARE, EXECUTE, JUDGEMENT, OPERATION, operations
-from tests.bench.picture import Line, Picture, Row
 from tests.bench.promise import until_clear
 from tests.bench.reporting import REPORTING, reports
 from tests.bench.tables import Figures, tables
 from tests.conftest import require
 from tests.servers import HOST, Postgres
+from threadpool_db.picture import Line, Picture, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 ATTEMPTS = 3  # somebody else may need the processors just now
@@ -130,39 +128,6 @@ def test_reports_add_hardly_anything_to_a_pair():
                 break
         assert race.added() < 1
         assert race.microseconds()[REPORTING] > 0
-
-
-class Thorough:
-    """A lock that keeps a thousand bytes for each that waits."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.release = self._lock.release
-
-    def take(self) -> None:
-        mine = bytes(1000)
-        self._lock.acquire()
-        del mine
-
-
-@pytest.fixture
-def traced():
-    tracemalloc.start()
-    yield
-    tracemalloc.stop()
-
-
-def test_memory_is_what_the_pool_keeps_for_each(traced):
-    hoard = Contestant("hoard", [], "pool.append(bytes(1000))", "pass")
-    assert memory.of_idle(hoard) == pytest.approx(1000, rel=0.1)
-    thorough = Contestant("thorough", Thorough(), "pool.take()", "pool.release()")
-    plain = min(memory.of_waiters(memory.at_a_lock()) for _ in range(3))
-    assert min(memory.of_waiters(thorough) for _ in range(3)) - plain == pytest.approx(1000, rel=0.3)
-
-
-def test_the_pool_takes_little_memory_for_each(traced):
-    with invited((ours,), memory.CONNECTIONS, print) as (contestant,):
-        assert memory.of_idle(contestant) < 1500
 
 
 def test_the_rate_is_full_again_where_the_first_full_window_begins():
@@ -306,10 +271,10 @@ def test_panels_in_a_row_share_their_axis_and_lines_that_meet_have_one_number():
     assert texts.count("431") == 1 and texts.count("50") == 2
 
 
-def test_a_picture_is_of_the_policies_alone(capsys):
+def test_a_picture_is_of_the_policies_or_the_overload_alone(capsys):
     with pytest.raises(SystemExit):
         main(["--smoke", "--picture", "there.svg"])
-    assert "--picture is what --policies draws" in capsys.readouterr().err
+    assert "--picture is what --policies and --overload draw" in capsys.readouterr().err
 
 
 # --- The tools around it ----------------------------------------------------------------------------------------------

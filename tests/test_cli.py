@@ -195,6 +195,14 @@ class TestCommandLine:
         assert main(["check", "sqlite:///x.db"]) == 130
         assert capsys.readouterr().err.endswith("threadpool-db check: interrupted\n")
 
+    def test_who_stops_reading_hears_no_complaint(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "threadpool_db", "simulate", "--rate", "9", "--duration", "9"]
+        told = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+        os.close(writer)
+        assert (told.returncode, told.stderr) == (1, "")
+
 
 class TestSecrets:
     @pytest.mark.parametrize(

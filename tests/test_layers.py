@@ -77,9 +77,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "groups",
     ),
     (
-        "outcome scenario",
+        "demand outcome picture scenario",
         "simulate",
-        "forecast",
+        "interview timeline trial",
+        "advisor forecast",
+        "sizer",
         "testing",
         "contract.acts contract.wire",
         "contract.bench",

@@ -26,8 +26,9 @@ def overload(s, many=4):
     return held, waiters, late[0]
 
 
-def test_who_has_waited_too_long_is_turned_away_and_who_has_not_is_served():
-    with scene(max_size=1, shed=STRICT, name="orders") as s:
+@pytest.mark.parametrize("background", [True, False])
+def test_who_has_waited_too_long_is_turned_away_and_who_has_not_is_served(background):
+    with scene(max_size=1, shed=STRICT, name="orders", background=background) as s:
         held, old, young = overload(s)
         held.checkin()
         served = young.result(SOON)
@@ -75,6 +76,47 @@ def test_nothing_is_handed_to_one_whose_time_is_over():
         with pytest.raises(PoolTimeout, match=r"within 1 s \(waited 2.00 s\)"):
             impatient.result(SOON)
         assert s.driver.closed == 0
+        s.assert_nothing_lost()
+
+
+class OneAtATime(Standing):
+    """Looks at the line again soon after each hand-over, and then turns the next one away."""
+
+    def sheds(self, waited, waiting, now):
+        self.look_at = now + 0.1
+        return False
+
+    def overdue(self, waited, waiting, now):
+        return now >= self.look_at
+
+
+def test_a_line_that_moved_is_looked_at_when_its_rule_wants_it():
+    with scene(max_size=1, shed=CoDel(1, 50, OneAtATime), background=True) as s:
+        held = s.pool.checkout()
+        first, second = s.line_up(2)
+        held.checkin()
+        held = first.result(SOON)
+        assert not second.done()
+        s.clock.advance(0.11)
+        with pytest.raises(PoolOverloaded, match=r"turned away after waiting 0\.11 s"):
+            second.result(SOON)
+        held.checkin()
+
+
+def test_where_all_are_turned_away_the_connection_is_there_for_the_next():
+    class Nobody(Standing):
+        def sheds(self, waited, waiting, now):
+            return waited > 0
+
+    with scene(max_size=1, shed=CoDel(1, 50, Nobody), background=True) as s:
+        held = s.pool.checkout()
+        waiters = s.line_up(3)
+        s.clock.advance(0.1)
+        held.checkin()
+        for waiter in waiters:
+            with pytest.raises(PoolOverloaded):
+                waiter.result(SOON)
+        s.pool.checkout().checkin()
         s.assert_nothing_lost()
 
 

@@ -7,7 +7,9 @@
 The house, from the roof down; imports run only downwards:
 
     cli          the command threadpool-db              checkup/    a connect taken apart, for `check`
-    simulate     the rules under a load that is not there: scenario, outcome, and forecast for the command
+    simulate     the rules under a load that is not there: scenario, outcome; forecast for the command
+    advisor      which policy and size: demand, trial; interview and sizer for the command
+    picture      figures as SVG                         timeline    a simulated load over time
     ext/         one file for each framework            testing     the fakes that we test with
     database     execute, connection, transaction       checkout/   how long a lease lasts, how a block ends
     tenants      a pool for each of many databases      tenant, knowledge   what one of them has

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from threadpool_db.aftermath import LATELY
 from threadpool_db.core.entry import LEASED, OPENING, Entry
 from threadpool_db.core.line import OPEN, PING, REFUSED, USE, WAIT, Orders, Refusal
 from threadpool_db.errors import (
@@ -38,6 +39,7 @@ from threadpool_db.telling import snapshot as take_snapshot
 from threadpool_db.waiting import Holder, Waiter
 
 if TYPE_CHECKING:
+    from threadpool_db.core.stats import Snapshot
     from threadpool_db.pool import ConnectionPool
 
 #: A waiter is woken by whoever serves it. Yet every so many seconds it looks for itself: an interrupt may have ended a
@@ -264,7 +266,7 @@ class Borrowing:
         if waiter.refusal is Refusal.UNAVAILABLE:
             return self._unavailable(cause)
         full, shed = waiter.refusal is Refusal.FULL, waiter.refusal is Refusal.SHED
-        snapshot, waited = pool._snapshot(NAMED, refused=full or shed, late=not (full or shed)), self._waited()
+        snapshot, waited = self._picture(late=not (full or shed)), self._waited()
         # what is his nobody else takes or gives back, and the copy is made at once: no further turn at the lock
         lent = [entry for entry in tuple(self._ledger.entries) if entry.state is LEASED]
         words, here = pool._words, sum(entry.holder is waiter.holder for entry in lent)
@@ -278,6 +280,18 @@ class Borrowing:
         error.__cause__, error.waited = snapshot.connect_error, waited
         pool._observers.tell("refused", waited, error=error)
         return error
+
+    def _picture(self, late: bool) -> Snapshot:
+        """Many are refused at a time, and what they are told of is the same: one look at the pool does for all of them.
+        Each would cost those who are served some of their time. ``late``: his time was over, nobody turned him away."""
+        pool, now = self._pool, self._clock.now()
+        snapshot, seen_at = pool._picture
+        if snapshot is not None and now < seen_at + LATELY:
+            (pool._timeouts if late else pool._refused).add()
+            return snapshot
+        snapshot = pool._snapshot(NAMED, refused=not late, late=late)
+        pool._picture = snapshot, now
+        return snapshot
 
     def _unavailable(self, cause: BaseException | None) -> PoolUnavailable:
         pool = self._pool

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"threadpool-db {given.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # as by ``| head``: who reads has seen enough. What is still to be flushed goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _check(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
@@ -66,6 +70,7 @@ def _run_check(given: argparse.Namespace) -> int:
 def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     parser.add_argument("file", nargs="?", help="a scenario in JSON, or TOML; options given here come before its own")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--svg", metavar="FILE", help="draw waits, requests and connections over time there")
     load, pool = (
         parser.add_argument_group("the load, in seconds"),
         parser.add_argument_group("the pool, as create_pool"),
@@ -104,12 +109,50 @@ def _run_simulate(given: argparse.Namespace) -> int:
     options = dict(vars(given))
     for name in ("run", "command"):
         del options[name]
-    return forecast(options.pop("file"), options, sys.stdout, sys.stderr, as_json=options.pop("json"))
+    path, as_json, svg = options.pop("file"), options.pop("json"), options.pop("svg")
+    return forecast(path, options, sys.stdout, sys.stderr, as_json, svg)
+
+
+def _size(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--svg", metavar="FILE", help="draw there what each size gives")
+    app, more = (
+        parser.add_argument_group("the app and its server; what is not given is asked for, in a terminal"),
+        parser.add_argument_group("more about it"),
+    )
+    for group, name, words in (
+        (app, "workers", "processes that have a pool, on all machines"),
+        (app, "threads", "in each of them"),
+        (app, "database", "time of a request in the database, in all: 0.02, 20ms"),
+        (app, "outside", "time of a request elsewhere: 0.08, 80ms"),
+        (app, "server-limit", "connections that the server allows"),
+        (more, "others", "of these, what the app cannot have (3)"),
+        (more, "operations", "statements or transactions of a request (3)"),
+        (more, "rate", "requests a second of all workers, at the busiest time (all threads always busy)"),
+        (more, "timeout", "the pool's (10)"),
+        (more, "wait", "that one in a hundred borrowers may have (a tenth of a request)"),
+        (more, "seed", "of chance (1)"),
+    ):
+        group.add_argument(f"--{name}", help=words, default=argparse.SUPPRESS, metavar=name.upper().replace("-", "_"))
+    words = "requests rely on their session: SET, temporary tables, one transaction all along"
+    more.add_argument("--session", action="store_true", help=words, default=argparse.SUPPRESS)
+    return _run_size
+
+
+def _run_size(given: argparse.Namespace) -> int:
+    from threadpool_db.sizer import size
+
+    options = dict(vars(given))
+    for name in ("run", "command"):
+        del options[name]
+    as_json, svg = options.pop("json"), options.pop("svg")
+    return size(options, sys.stdin, sys.stdout, sys.stderr, as_json, svg)
 
 
 _COMMANDS = {
     "check": ("Connect to a database step by step, and say what a pool should know of its server.", _check),
     "simulate": ("What would happen at this load? The pool's own rules, without a database.", _simulate),
+    "size": ("Which checkout policy, and how many connections? Asks, and answers with the reasons.", _size),
 }
 
 

@@ -11,7 +11,8 @@
     ├── ConnectFailed         the database: no connection could be opened; the driver's error is the cause
     └── LeaseExpired          the caller: a lease was held past its deadline and taken away
 
-The operator's three carry ``snapshot``, the pool's numbers at that moment, because a stranger reads them at night.
+The operator's three carry ``snapshot``, the pool's numbers at that moment, because a stranger reads them at night;
+where many are refused at a time, those of one look for all of them, a tenth of a second old at most.
 Errors of the database driver itself pass through untouched. Each raise makes a fresh exception: one shared between
 waiters would collect their tracebacks. No message holds a password: URLs are never quoted, only their parts.
 """

@@ -46,10 +46,10 @@ from threadpool_db.observe import Observers, claim_name
 from threadpool_db.orders import Job, do_jobs, take_orders
 from threadpool_db.patched import outlived, too_late
 from threadpool_db.refusal import WORDS
-from threadpool_db.returning import after_hand, checkin_slowly, detach, discard, warn_ended
+from threadpool_db.returning import after_hand, checkin_slowly, detach, discard, wake, warn_ended
 from threadpool_db.telling import snapshot
 from threadpool_db.upkeep import Upkeep, possible
-from threadpool_db.waiting import REAL_TIME, Holder, Mailbox, Onlookers, Waiter
+from threadpool_db.waiting import REAL_TIME, Holder, Mailbox, Onlookers, Tally, Waiter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -120,7 +120,7 @@ class ConnectionPool(Generic[C]):
         # What the short ways need, fetched at once: CPython does not keep in mind where an object has a function of its
         # own, and asks the class first, each time.
         ledger, lock = self._ledger, self._lock
-        self._at_hand = (self._inside, self._now, lock.acquire, ledger.take, ledger.give, lock.release)
+        self._at_hand = (self._inside, self._now, lock.acquire, ledger.take, ledger.give, lock.release, ledger.idle)
         self._here = self._upkeep.hooks.here = threading.local()
         self._background = Background(self)
         self._lookout = self._listen()
@@ -134,8 +134,10 @@ class ConnectionPool(Generic[C]):
             hash(itself)  # while we live: a finaliser that comes after us could not, and it is a key there
             pokes.append(functools.partial(budget.noted, itself))
         self._mailbox = Mailbox(self._ledger.line, tuple(pokes))
-        self._timeouts = self._refused = self._lost = self._expired = 0
+        self._timeouts, self._refused = Tally(), Tally()
+        self._lost = self._expired = 0
         self._audited_at = -math.inf
+        self._picture: tuple[Snapshot | None, float] = (None, -math.inf)  # that the last who were refused were told of
 
     def _rules(self) -> Rules:
         return dataclasses.replace(self._config.rules(), order=self._idle_order)
@@ -163,9 +165,11 @@ class ConnectionPool(Generic[C]):
             holder = self._holder()
         if timeout is not None:
             check_timeout(timeout)
-        inside, clock, acquire, take, _, release = self._at_hand
+        inside, clock, acquire, take, _, release, idle = self._at_hand
         if inside():
             raise PoolMisuse(f"pool {self.name!r}: a finaliser that interrupted the pool cannot borrow from it")
+        if not idle:  # nor in a moment, most likely: where many wait, each turn at the lock is somebody else's delay
+            return self._borrow_slowly(timeout, holder, frame, _autocommit)
         now = clock()
         # The bare calls cost half of what ``with`` does. An interrupt may fall before the lock is ours.
         try:
@@ -308,14 +312,14 @@ class ConnectionPool(Generic[C]):
             settled = settled or (error is None and self._upkeep.settled(entry.connection, entry.autocommit))
         except Exception:
             settled = False
-        inside, clock, acquire, _, give, release = self._at_hand
+        inside, clock, acquire, _, give, release, _ = self._at_hand
         if inside():
             # somebody's finaliser, in the middle of our own locked section
             lease._claim = None
             self._mailbox.post(claim)
             return
         now = clock()
-        handed, errand = False, None
+        turned_away, errand = None, None
         try:
             acquire()
             first = lease._claim is not None
@@ -327,35 +331,36 @@ class ConnectionPool(Generic[C]):
                 if settled and not entry.reset_first:
                     if give(entry, now):
                         return
-                    handed = self._hand(entry, now)
-                if not handed:
+                    turned_away = self._hand(entry, now)
+                if turned_away is None:
                     errand = self._errand(entry)
         finally:
             try:
                 release()
             except RuntimeError:
                 pass
-        if handed:
-            self._after_hand()
+        if turned_away is not None:
+            self._after_hand(turned_away)
         elif errand is not None:
             self._checkin_slowly(errand, error)
         elif not first:
             self._warn_ended()
 
-    def _hand(self, entry: Entry, now: float) -> bool:
-        """Under the lock: straight to the head of the line, if nothing else has to be done."""
+    def _hand(self, entry: Entry, now: float) -> list[Ticket] | None:
+        """Under the lock: straight to the head of the line, if nothing else has to be done; ``_after_hand`` must follow
+        for those who were turned away for it. None: it was not."""
         away: list[Ticket] = []
         waiter = self._ledger.hand(entry, now, away)
-        if waiter is not None:
-            assert isinstance(waiter, Waiter)
-            waiter.holder.waiting = False
-            waiter.claim, entry.claim = entry.claim, None
-            waiter.gate.open()
-        for other in away:
-            assert isinstance(other, Waiter)
-            other.holder.waiting = False
-            other.gate.open()
-        return waiter is not None
+        for ticket in away:
+            ticket.holder.waiting = False
+        if waiter is None:
+            wake(away)
+            return None
+        assert isinstance(waiter, Waiter)
+        waiter.holder.waiting = False
+        waiter.claim, entry.claim = entry.claim, None
+        waiter.gate.open()
+        return away
 
     _after_hand = after_hand
     _checkin_slowly = checkin_slowly

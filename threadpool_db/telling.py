@@ -25,10 +25,12 @@ NAMED = 3
 
 def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool = False, late: bool = False) -> Snapshot:
     """All under the lock at once, but for the lines, which take their time to work out, and what the first ``looks`` of
-    the holders are doing. ``refused`` or ``late``: one more was, which is counted under the same lock."""
+    the holders are doing. ``refused`` or ``late``: one more was."""
+    if refused:
+        pool._refused.add()
+    if late:
+        pool._timeouts.add()
     with pool._lock:
-        pool._refused += refused
-        pool._timeouts += late
         ledger, now = pool._ledger, pool._now()
         held = [
             (now - e.taken_at, e, e.taken_at, e.holder, e.code, e.instruction, e.is_kept, e.last_used > e.taken_at)
@@ -41,8 +43,8 @@ def snapshot(pool: ConnectionPool[Any], looks: float = math.inf, refused: bool =
             "closed": ledger.closed,
             "paused": ledger.paused,
             "checkouts": ledger.checkouts,
-            "timeouts": pool._timeouts,
-            "refused": pool._refused,
+            "timeouts": pool._timeouts.read(),
+            "refused": pool._refused.read(),
             "shed": ledger.shed_count,
             "opened": ledger.opened_count,
             "closures": ledger.closures,

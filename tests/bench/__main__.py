@@ -21,6 +21,7 @@ from tests.bench.memory import MEMORY, measure_memory
 from tests.bench.musts import Say, check
 from tests.bench.operation import OPERATION, operations
 from tests.bench.overload import OVERLOAD, measure_overload
+from tests.bench.overload import picture as overload_picture
 from tests.bench.pairs import Pairs
 from tests.bench.policies import measure_policies, picture
 from tests.bench.recovery import KINDS, Recoveries, section
@@ -109,15 +110,17 @@ def main(arguments: list[str] | None = None) -> int:
     how.add_argument("--tenants", action="store_true", help="many databases under one cap; half a minute")
     how.add_argument("--overload", action="store_true", help="only at twice the capacity; half a minute")
     how.add_argument("--check", action="store_true", help="only what must hold; exit code 1 if it does not")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="with --policies: draw them there, as SVG")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="with --policies or --overload: draw it there, as SVG"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument(
         "--save", action="store_true", help=f"write what depends least on the machine to {BASELINE.name}"
     )
     parser.add_argument("--compare", action="store_true", help=f"say what of that moved more than {MOVED:.0%} since")
     options = parser.parse_args(arguments)
-    if options.picture and not options.policies:
-        parser.error("--picture is what --policies draws")
+    if options.picture and not (options.policies or options.overload):
+        parser.error("--picture is what --policies and --overload draw")
     if options.check:
         return 0 if check(say) else 1
     if options.sqlalchemy:
@@ -126,6 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
         figures = measure_zipf(FULL.crowd_rounds, say)
         if not figures:
             return 1
+    elif options.overload and options.picture:
+        options.picture.write_text(overload_picture(say))
+        return 0
     elif options.overload:
         figures = {OVERLOAD: measure_overload(say)}
     elif options.policies:

@@ -16,7 +16,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.bench.contestants import OURS, Connect, Contestant, Maker, Noop, at_once, invited, psycopg, sqlalchemy
@@ -24,13 +24,19 @@ from tests.bench.pairs import Pairs
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.overload import CoDel
 from threadpool_db.core.sojourn import Sojourn
+from threadpool_db.outcome import LATE, SERVED, Outcome
 from threadpool_db.pool import ConnectionPool
+from threadpool_db.scenario import Scenario
+from threadpool_db.timeline import PARTS, Run, timeline
 
 OVERLOAD = "overload"
-SIZE, WORK, PATIENCE = 8, 0.02, 1.0
+SIZE, WORK, PATIENCE, WARM_UP = 8, 0.02, 1.0, 1.0
 SHEDDING = f"{OURS}, shed=CoDel(0.05, 0.5)"
 REGULATED = f"{OURS}, with shed and Sojourn"
-P50_LIMIT, P99_LIMIT, GOODPUT_LIMIT = 0.12, 0.25, 0.97
+P50_LIMIT, P99_LIMIT = 0.12, 0.25
+#: The simulator's is 1.00, QueuePool's here 0.97. Who is told no wakes just when the next one should go on, 400 times a
+#: second, and needs the interpreter, too.
+GOODPUT_LIMIT = 0.92
 ADDED_LIMIT = 0.25  # times the floor, by a pair with shedding and sizing on
 
 
@@ -78,8 +84,8 @@ def request(pool, asked):
 """
 
 
-def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, float]:
-    """``load``: times the capacity."""
+def observe(contestant: Contestant, load: float, seconds: float) -> Outcome:
+    """``load``: times the capacity. What became of those who ended within ``seconds``, as the simulator tells it."""
     names: dict[str, Any] = {"clock": time.perf_counter, "sleep": time.sleep}
     exec(_REQUEST.format(take=contestant.take, give=contestant.give, work=WORK), names)
     request = names["request"]
@@ -103,13 +109,24 @@ def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, f
         came.put(0.0)
     for thread in threads:
         thread.join()
-    counted = [(asked, got, served) for asked, got, served in results if begin + 1 <= got < begin + seconds]
-    waits = sorted(got - asked for asked, got, served in counted if served)
+    outcome = Outcome(WARM_UP)
+    outcome.until = seconds
+    outcome.sizes.append((0.0, SIZE))
+    for asked, ended, served in sorted(results, key=lambda result: result[1]):
+        if ended < begin + seconds:
+            outcome.add(asked - begin, ended - asked, SERVED if served else LATE)
+    return outcome
+
+
+def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, float]:
+    """What counts of that is what happens after the first second."""
+    told = observe(contestant, load, seconds).summary()
+    ended = told["served"] + told["timeouts"]
     return {
-        "p50_ms": waits[len(waits) // 2] * 1e3,
-        "p99_ms": waits[int(len(waits) * 0.99)] * 1e3,
-        "goodput": len(waits) / ((seconds - 1) * SIZE / WORK),
-        "refused": 1 - len(waits) / len(counted),
+        "p50_ms": told["wait"]["p50"] * 1e3,
+        "p99_ms": told["wait"]["p99"] * 1e3,
+        "goodput": told["throughput"] * WORK / SIZE,
+        "refused": told["timeouts"] / ended,
     }
 
 
@@ -117,12 +134,32 @@ def measure_overload(
     say: Callable[[str], None], load: float = 2.0, seconds: float = 5.0
 ) -> dict[str, dict[str, float]]:
     figures = {}
+    for contestant in _one_after_the_other(say, load, seconds):
+        figures[contestant.name] = overload(contestant, load, seconds)
+    return figures
+
+
+def picture(say: Callable[[str], None], load: float = 2.0, seconds: float = 10.0) -> str:
+    """As SVG, of ours without and with shedding, and of the peers that are installed."""
+    scenario = Scenario(rate=load * SIZE / WORK, service=WORK, max_size=SIZE, timeout=PATIENCE)
+    runs = [
+        Run(contestant.name, scenario, observe(contestant, load, seconds))
+        for contestant in _one_after_the_other(say, load, seconds)
+    ]
+    about = [
+        f"{scenario.rate:g} requests a second at random moments, for threads that are there already; a use takes "
+        f"{WORK * 1e3:g} ms.",
+        f"Measured by `python -m tests.bench --overload --picture`; each point is of {seconds / PARTS:.2g} s.",
+    ]
+    return timeline(runs, f"{load:g} times what {SIZE} connections can do, measured", about)
+
+
+def _one_after_the_other(say: Callable[[str], None], load: float, seconds: float) -> Iterator[Contestant]:
     for maker in MAKERS:
         with invited((maker,), SIZE, say) as present:
             for contestant in present:
                 say(f"{OVERLOAD}, {load:g} times the capacity for {seconds:g} s: {contestant.name}")
-                figures[contestant.name] = overload(contestant, load, seconds)
-    return figures
+                yield contestant
 
 
 class Regulated(Pairs):

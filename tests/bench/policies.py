@@ -30,10 +30,10 @@ from dataclasses import dataclass
 
 from tests.bench.contestants import PATIENCE
 from tests.bench.pairs import low_quantile
-from tests.bench.picture import Line, Picture, Row
 from tests.bench.sites import started
 from tests.servers import Postgres
 from threadpool_db import Pool, create_pool
+from threadpool_db.picture import BLUE, ORANGE, Line, Picture, Row
 
 OPERATION, THREAD = POLICIES = ("operation", "thread")
 CONNECTIONS = 5
@@ -224,8 +224,8 @@ def both(say: Say) -> Iterator[dict[str, Pool] | None]:
 
 
 LINES = {
-    THREAD: Line('checkout="thread"', "#e8743b", 5, "square"),
-    OPERATION: Line('checkout="operation"', "#14508c", 2.5, "circle"),
+    THREAD: Line('checkout="thread"', ORANGE, 5, "square"),
+    OPERATION: Line('checkout="operation"', BLUE, 2.5, "circle"),
 }
 
 

@@ -522,7 +522,7 @@ class Stopwatch:
     """The pool's time, which passes when told to; for whoever need not wait."""
 
     def __init__(self, pool: ThreadPool) -> None:
-        self.now = 1000.0
+        self.now = time.monotonic() - 1000.0  # behind the clock that a waiter's deadline is told by, also after a boot
         put_at_hand(pool._inner, now=lambda: self.now)
 
 
@@ -713,7 +713,7 @@ class TestGarbage:
             assert pool.checkedout() == 1  # only a note was left
             return take(now)
 
-        put_at_hand(pool._inner, take=interrupted)
+        put_at_hand(pool._inner, take=interrupted, idle=[dropped])  # as if one had been there a moment ago
         assert number(background(pool.connect).result(SOON)) == 1
 
     def test_one_dropped_in_the_middle_of_a_checkin_wakes_who_waits(self) -> None:

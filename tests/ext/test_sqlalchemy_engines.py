@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from tests.ext.conftest import Creator, Questions, sessions, waiting
 from tests.scene import SOON, background, join
 from tests.servers import MariaDB, Postgres
+from threadpool_db.core.overload import CoDel, Standing
 from threadpool_db.errors import PoolOverloaded
 from threadpool_db.ext.sqlalchemy import CheckoutOverloaded, CheckoutTimeout, CheckoutUnavailable, ThreadPool
 
@@ -176,6 +177,32 @@ class TestMaxWaiting:
         pool = ThreadPool(Creator(), 1, 0, max_waiting=0).recreate()
         with pool.connect(), pytest.raises(CheckoutOverloaded):
             pool.connect()
+
+
+class OneMayWait(Standing):
+    """Turns away whoever has somebody behind him."""
+
+    def sheds(self, waited: float, waiting: int, now: float) -> bool:
+        return waiting > 1
+
+
+class TestShed:
+    @pytest.mark.parametrize("recreated", [False, True])
+    def test_who_is_turned_away_hears_it_in_both_languages_and_the_next_is_served(self, recreated: bool) -> None:
+        pool = ThreadPool(Creator(), 1, 0, shed=CoDel(5, 50, OneMayWait))
+        pool = pool.recreate() if recreated else pool
+        held = pool.connect()
+        first = background(pool.connect)
+        waiting(pool, 1)
+        second = background(pool.connect)
+        waiting(pool, 2)
+        held.close()
+        second.result(SOON).close()
+        for kind in (exc.TimeoutError, PoolOverloaded):
+            with pytest.raises(kind, match="turned away after waiting") as caught:
+                first.result(SOON)
+        assert isinstance(caught.value, CheckoutOverloaded) and "raise pool_size or max_overflow" in str(caught.value)
+        assert (pool.stats().shed, pool.checkedout()) == (1, 0)
 
 
 @pytest.mark.parametrize("kind", [CheckoutTimeout, CheckoutOverloaded, CheckoutUnavailable])

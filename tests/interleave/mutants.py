@@ -30,9 +30,9 @@ MUTANTS = [
     # --- wakes
     Mutant(
         "a hand-over wakes nobody", "no lost wake-up", "three on one again and again", POOL,
-        "            waiter.claim, entry.claim = entry.claim, None\n"
-        "            waiter.gate.open()\n",
-        "            waiter.claim, entry.claim = entry.claim, None\n",
+        "        waiter.claim, entry.claim = entry.claim, None\n"
+        "        waiter.gate.open()\n",
+        "        waiter.claim, entry.claim = entry.claim, None\n",
     ),
     Mutant(
         "orders wake nobody", "no lost wake-up", "some are discarded", ORDERS,
@@ -111,11 +111,11 @@ MUTANTS = [
         "cleaned before the lease is claimed", "one holder", "a dirty lease given back by two", POOL,
         "        except Exception:\n"
         "            settled = False\n"
-        "        inside, clock, acquire, _, give, release = self._at_hand\n",
+        "        inside, clock, acquire, _, give, release, _ = self._at_hand\n",
         "        except Exception:\n"
         "            settled = False\n"
         "        settled = settled or self._upkeep.clean(entry, error)\n"
-        "        inside, clock, acquire, _, give, release = self._at_hand\n",
+        "        inside, clock, acquire, _, give, release, _ = self._at_hand\n",
     ),
     Mutant(
         "closed before the lease is claimed",

@@ -156,24 +156,25 @@ class ThreadPool(Pool):
             holder = inner._here.holder
         except AttributeError:
             holder = inner._holder()
-        inside, clock, acquire, take, _, release = inner._at_hand
+        inside, clock, acquire, take, _, release, idle = inner._at_hand
         if inside():
             raise PoolMisuse(f"pool {inner.name!r}: a finaliser that interrupted the pool cannot borrow from it")
-        now = clock()
-        try:
-            acquire()
-            entry = take(now)
-            if entry is not None:
-                entry.holder = holder
-                record: Record = entry.connection
-                record.claim = entry.claim
-                entry.connection = entry.claim = None
-                last_used = entry.last_used
-        finally:
+        now, entry = clock(), None
+        if idle:
             try:
-                release()
-            except RuntimeError:
-                pass
+                acquire()
+                entry = take(now)
+                if entry is not None:
+                    entry.holder = holder
+                    record: Record = entry.connection
+                    record.claim = entry.claim
+                    entry.connection = entry.claim = None
+                    last_used = entry.last_used
+            finally:
+                try:
+                    release()
+                except RuntimeError:
+                    pass
         if entry is None:
             record, last_used = inner.borrow(self._timeout, holder)
         if self._peek is not None:
@@ -183,7 +184,7 @@ class ThreadPool(Pool):
     # Pool's own would call _do_return_conn, a frame more for each checkin
     def _return_conn(self, record: Any) -> None:
         inner = self._inner
-        inside, clock, acquire, _, give, release = inner._at_hand
+        inside, clock, acquire, _, give, release, _ = inner._at_hand
         if inside():
             inner.take_by_mail(record)
             return
@@ -201,16 +202,16 @@ class ThreadPool(Pool):
             record.claim = claim = None
             if give(entry, now):
                 return
-            handed = inner._hand(entry, now)
-            if not handed:
+            turned_away = inner._hand(entry, now)
+            if turned_away is None:
                 errand = inner._errand(entry)
         finally:
             try:
                 release()
             except RuntimeError:
                 pass
-        if handed:
-            inner._after_hand()
+        if turned_away is not None:
+            inner._after_hand(turned_away)
         else:
             inner._checkin_slowly(errand)
 
