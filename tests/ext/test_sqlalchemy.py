@@ -773,7 +773,7 @@ class TestGarbage:
 
         at_hand = pool._inner._at_hand
         for action in (pool.connect, connection.close):
-            put_at_hand(pool._inner, acquire=interrupt)
+            put_at_hand(pool._inner, acquire=interrupt, idle=[connection])  # as if one had been there a moment ago
             with pytest.raises(KeyboardInterrupt):
                 action()
             pool._inner._at_hand = at_hand

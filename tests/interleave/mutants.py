@@ -172,7 +172,8 @@ MUTANTS = [
         "            jobs.popleft()()\n",
     ),
     Mutant(
-        "what was opened too late is closed, and its slot kept", "nothing to mend", "connects are slow", BORROWING,
+        "what was opened too late is closed, and its slot kept",
+        "nothing to mend or nothing lost", "connects are slow", BORROWING,
         "            pool._tell(self._ledger.opened, entry, bearer=waiter, ticket=None if late else waiter)\n",
         "            if late:\n"
         "                pool._upkeep.close(entry)\n"
