@@ -76,6 +76,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "outcome scenario",
+        "arrivals shared_outcome simulated",
+        "processes",
         "simulate",
         "forecast",
         "testing",
