@@ -76,7 +76,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "outcome scenario",
-        "arrivals shared_outcome simulated",
+        "arrivals indexed_permits shared_outcome simulated",
         "processes",
         "simulate",
         "forecast",

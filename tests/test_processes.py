@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from threadpool_db import processes
 from threadpool_db.arrivals import tenant
 from threadpool_db.cli import main
 from threadpool_db.core.ledger import Ledger
+from threadpool_db.core.overload import CoDel
+from threadpool_db.core.permits import SharedPermits
+from threadpool_db.core.sizing import Overflow
 from threadpool_db.processes import Processes
 from threadpool_db.scenario import BadScenario, Scenario, read, scenario
 from threadpool_db.shared_outcome import SAMPLES, SharedOutcome
@@ -118,6 +122,43 @@ def test_of_one_server_so_many_are_connected_to_at_a_time_as_the_keeper_has_work
     one, two = Processes(Scenario(**told)), Processes(Scenario(**told, servers=2))
     assert one.run(1.5).connects == 11 and one.run(2.5).connects == 22
     assert two.run(1.5).connects == 22
+
+
+class Looked(SharedPermits):
+    """Those of the pools, which look at all ledgers each time."""
+
+    def touched(self, ledger: Ledger) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate": 300, "tenants": 60, "budget": 12, "processes": 2, "duration": 4},
+        {"rate": 80, "tenants": 30, "zipf": 0.3, "budget": 3, "per_tenant_max": 2, "timeout": 0.1, "duration": 8},
+        {"burst": 200, "tenants": 40, "zipf": 0, "budget": 20, "max_idle": 0.05, "connect": 0.01, "duration": 5},
+        {"threads": 30, "think": 0.01, "tenants": 9, "budget": 7, "spread": "lognormal", "duration": 4},
+        {
+            "rate": 100,
+            "tenants": 20,
+            "budget": 6,
+            "servers": 3,
+            "outage": (2, 4),
+            "sizing": Overflow(2, 0.1),
+            "duration": 7,
+        },
+        {"rate": 300, "burst": 50, "burst_at": 1, "tenants": 30, "budget": 8, "shed": CoDel(0.02, 0.2), "duration": 4},
+    ],
+)
+def test_with_an_index_goes_who_goes_by_the_permits_of_the_pools(options: dict[str, Any], monkeypatch: Any) -> None:
+    def story() -> Any:
+        outcome = shared(**options)
+        return outcome.requests, outcome.samples, outcome.evictions
+
+    indexed = story()
+    monkeypatch.setattr(processes, "IndexedPermits", Looked)
+    assert indexed == story()
+    assert indexed[2] > 20
 
 
 # --- Servers and processes --------------------------------------------------------------------------------------------

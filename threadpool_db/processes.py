@@ -21,7 +21,7 @@ from threadpool_db.core.ledger import Ledger
 from threadpool_db.core.line import Orders
 from threadpool_db.core.outage import Outage
 from threadpool_db.core.overload import MaxWaiting
-from threadpool_db.core.permits import SharedPermits
+from threadpool_db.indexed_permits import IndexedPermits
 from threadpool_db.scenario import Scenario
 from threadpool_db.shared_outcome import SAMPLES, SharedOutcome
 from threadpool_db.simulated import Again, Course, SimulatedPool
@@ -95,7 +95,7 @@ class Process:
         self._make = make
         self._lasting = not scenario.tenants
         budget = scenario.budget
-        self.permits = None if budget is None else SharedPermits(int(budget))
+        self.permits = None if budget is None else IndexedPermits(int(budget))
         # as ``Background.follow``
         workers = max(scenario.max_connecting, 0 if budget is None else min(budget, BUDGET_CONNECTS)) + 1
         self._servers = [Server(number, workers) for number in range(int(scenario.servers))]
@@ -128,9 +128,13 @@ class Process:
 
     def settle(self, pool: TenantPool, now: float) -> None:
         """After each event of this pool: what it means for the others."""
-        if self.permits is not None and self.permits.rivals:
-            for ledger, orders in self.permits.settle(now):
-                self._of[ledger].carry_out(orders)
+        permits = self.permits
+        if permits is not None:
+            permits.touched(pool.ledger)
+            if permits.rivals:
+                for ledger, orders in permits.settle(now):
+                    permits.touched(ledger)
+                    self._of[ledger].carry_out(orders)
         if not pool.ledger.entries:
             self._drop_if_unused(pool)
 
