@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.bench.contestants import OURS, Connect, Contestant, Maker, Noop, at_once, invited, psycopg, sqlalchemy
 from tests.bench.pairs import Pairs
@@ -67,19 +67,31 @@ MAKERS: tuple[Maker, ...] = (ours_plain, ours_shedding, _patient(sqlalchemy), _p
 
 _REQUEST = """
 def request(pool, asked):
+    began = clock()
     try:
         it = {take}
     except Exception:
-        return asked, clock(), False
+        return asked, began, clock(), None
     got = clock()
     sleep({work})
+    done = clock()
     {give}
-    return asked, got, True
+    return asked, began, got, done
 """
 
 
-def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, float]:
-    """``load``: times the capacity."""
+class Request(NamedTuple):
+    """Moments: it came, a thread took it up and asked the pool, it got a connection or was refused, its work was done
+    (None: refused)."""
+
+    asked: float
+    began: float
+    got: float
+    done: float | None
+
+
+def requests(contestant: Contestant, load: float, seconds: float) -> tuple[float, list[Request]]:
+    """When it began, and all of them; ``load``: times the capacity."""
     names: dict[str, Any] = {"clock": time.perf_counter, "sleep": time.sleep}
     exec(_REQUEST.format(take=contestant.take, give=contestant.give, work=WORK), names)
     request = names["request"]
@@ -88,7 +100,7 @@ def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, f
 
     def serve() -> None:
         while asked := came.get():
-            results.append(request(contestant.pool, asked))
+            results.append(Request(*request(contestant.pool, asked)))
 
     # whoever comes waits for at most PATIENCE and works for WORK: twice as many as there can be at a time
     threads = [threading.Thread(target=serve) for _ in range(int(2 * load * SIZE / WORK * (PATIENCE + WORK)))]
@@ -103,8 +115,14 @@ def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, f
         came.put(0.0)
     for thread in threads:
         thread.join()
-    counted = [(asked, got, served) for asked, got, served in results if begin + 1 <= got < begin + seconds]
-    waits = sorted(got - asked for asked, got, served in counted if served)
+    return begin, results
+
+
+def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, float]:
+    """``load``: times the capacity."""
+    begin, results = requests(contestant, load, seconds)
+    counted = [one for one in results if begin + 1 <= one.got < begin + seconds]
+    waits = sorted(one.got - one.asked for one in counted if one.done is not None)
     return {
         "p50_ms": waits[len(waits) // 2] * 1e3,
         "p99_ms": waits[int(len(waits) * 0.99)] * 1e3,
