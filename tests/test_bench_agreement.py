@@ -1,4 +1,4 @@
-"""Does the bench that holds the simulator against the real pool compare like with like? Its limit is the bench's own."""
+"""Does the bench of simulator and real pool compare like with like? Its limit is the bench's own."""
 
 from __future__ import annotations
 

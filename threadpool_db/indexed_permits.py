@@ -39,7 +39,6 @@ class IndexedPermits(SharedPermits):
     # --- What there is ----------------------------------------------------------------------------------------------
 
     def take(self, ledger: Ledger, now: float) -> bool:
-        self.touched(ledger)
         taken = super().take(ledger, now)
         if taken:
             self._changed = ledger
@@ -92,11 +91,14 @@ class IndexedPermits(SharedPermits):
             del self._bounds[number]
             self._with_closing.discard(ledger)
 
+    def _spent(self) -> tuple[int, int]:
+        used, closing = self.used, 0
+        for ledger in self._with_closing:
+            closing += sum([entry.state is CLOSING and not entry.given_up for entry in ledger.entries])
+        return used, max(0, self.limit - used) + closing
+
     def _provided(self) -> int:
-        closing = [
-            entry for ledger in self._with_closing for entry in ledger.entries if entry.state is CLOSING
-        ]  # none is given up while it connects: here no connect hangs
-        return max(0, self.limit - self.used) + len(closing)
+        return self._spent()[1]
 
     # --- Which one goes ---------------------------------------------------------------------------------------------
 

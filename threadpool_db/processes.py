@@ -98,7 +98,9 @@ class Process:
         self.permits = None if budget is None else IndexedPermits(int(budget))
         # as ``Background.follow``
         workers = max(scenario.max_connecting, 0 if budget is None else min(budget, BUDGET_CONNECTS)) + 1
-        self._servers = [Server(number, workers) for number in range(int(scenario.servers))]
+        self._servers = [
+            Server(number, workers, scenario.outage is not None) for number in range(int(scenario.servers))
+        ]
         self._pools: dict[int, TenantPool] = {}
         self._of: dict[Ledger, TenantPool] = {}
 
@@ -146,15 +148,17 @@ class Process:
 
 class Server:
     """One server, as one process sees it: ``workers`` connect at a time, the rest waits in order. What is known of its
-    being out of reach is kept as long as one of its pools lives."""
+    being out of reach, if it ``fails`` at all, is kept as long as one of its pools lives."""
 
-    def __init__(self, number: int, workers: float) -> None:
-        self.number = number
+    def __init__(self, number: int, workers: float, fails: bool) -> None:
+        self.number, self._fails = number, fails
         self._free = workers
         self._jobs: deque[tuple[TenantPool, Entry]] = deque()
         self._outage: weakref.ref[Outage] | None = None
 
-    def outage(self) -> Outage:
+    def outage(self) -> Outage | None:
+        if not self._fails:
+            return None  # a tenth of the time went into asking it
         known = None if self._outage is None else self._outage()
         if known is None:
             known = Outage()

@@ -55,21 +55,23 @@ class Course:
 
     def run(self, until: float) -> None:
         """On to this moment, what happens at it excluded."""
-        plan, impatient = self.plan, self._impatient
+        plan, impatient, next_one = self.plan, self._impatient, heapq.heappop
         while True:
             while impatient and impatient[0][0].step is not WAIT:
                 impatient.popleft()
             when = plan[0][0] if plan else math.inf
-            late = impatient[0][0].deadline if impatient else math.inf
-            if min(when, late) >= until:
-                self.now = max(self.now, until)
-                return
-            if late <= when:
+            if impatient and impatient[0][0].deadline <= when:
+                late = impatient[0][0].deadline
+                if late >= until:
+                    break
                 self.now = max(self.now, late)
                 _give_up(impatient.popleft())
+            elif when >= until:
+                break
             else:
-                self.now, _, happen, subject = heapq.heappop(plan)
+                self.now, _, happen, subject = next_one(plan)
                 happen(subject)
+        self.now = max(self.now, until)
 
 
 class SimulatedPool:
