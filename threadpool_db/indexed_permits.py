@@ -11,29 +11,30 @@ from __future__ import annotations
 import heapq
 import math
 
-from threadpool_db.core.entry import CLOSING, Entry
+from threadpool_db.core.entry import Entry
 from threadpool_db.core.ledger import Ledger
 from threadpool_db.core.permits import SharedPermits
 
 
 class IndexedPermits(SharedPermits):
-    """``touched`` must follow each event of each ledger but the short ones, before ``settle``."""
+    """``closing`` is for whoever carries out the orders: so many of all connections are being closed.
+
+    It counts on a simulation's ways: a connect that is under way is not given up, and nobody gives back what he has not
+    used, so that what is idle in a ledger is only ever followed by what was used later.
+    """
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._sum = 0
-        self._counted: dict[Ledger, int] = {}  # the connections of each that has one
-        self._changed: Ledger | None = None  # it took a permit, and may have one more since
-        self._with_closing: set[Ledger] = set()
-        # In the order in which they came to have a connection, which is that of ``_holders``. Not in the heap itself,
-        # where an outdated one would keep a ledger that is gone.
+        self.closing = 0
+        self._used = 0
+        # Of each ledger that has a connection a number, in the order of ``_holders``. The heap has numbers, for it has
+        # outdated ones too, and would keep a ledger that is gone.
         self._numbers: dict[Ledger, int] = {}
         self._numbered: dict[int, Ledger] = {}
         self._next = 0
-        # By a moment before which nothing that is idle there now or later was used last, and by number. It is a bound
-        # only: the short ways, which tell nobody, make the coldest one a warmer one.
+        # By a moment before which nothing that is idle there, now or later, was used last. It is a bound only: the
+        # short ways, which tell nobody, make the coldest one a warmer one.
         self._coldest: list[tuple[float, int]] = []
-        self._bounds: dict[int, float] = {}  # those in the heap that are not outdated
         self._looks_at: list[Ledger] = []
 
     # --- What there is ----------------------------------------------------------------------------------------------
@@ -41,61 +42,25 @@ class IndexedPermits(SharedPermits):
     def take(self, ledger: Ledger, now: float) -> bool:
         taken = super().take(ledger, now)
         if taken:
-            self._changed = ledger
+            self._used += 1
+            if ledger not in self._numbers:
+                self._numbers[ledger], self._numbered[self._next] = self._next, ledger
+                heapq.heappush(self._coldest, (-math.inf, self._next))
+                self._next += 1
         return taken
 
     def free(self, ledger: Ledger) -> None:
-        if self._changed is ledger:
-            self._changed = None
-        self._count(ledger)
+        self._used -= 1
+        if not ledger.entries:
+            del self._numbered[self._numbers.pop(ledger)]
         super().free(ledger)
-
-    def wanted(self, ledger: Ledger, since: float, now: float) -> bool:
-        self.touched(ledger)
-        return super().wanted(ledger, since, now)
-
-    def touched(self, ledger: Ledger) -> None:
-        if self._changed is ledger:
-            self._count_changed()
-        if ledger.closing:
-            self._with_closing.add(ledger)
-        else:
-            self._with_closing.discard(ledger)
-        if ledger.idle:
-            number, coldest = self._numbers[ledger], ledger.coldest.last_used
-            if coldest < self._bounds[number]:
-                self._bound(number, coldest)
 
     @property
     def used(self) -> int:
-        self._count_changed()
-        return self._sum
-
-    def _count_changed(self) -> None:
-        if self._changed is not None:
-            self._count(self._changed)
-            self._changed = None
-
-    def _count(self, ledger: Ledger) -> None:
-        many, before = len(ledger.entries), self._counted.get(ledger, 0)
-        self._sum += many - before
-        if many:
-            self._counted[ledger] = many
-            if not before:
-                self._numbers[ledger], self._numbered[self._next] = self._next, ledger
-                self._bound(self._next, -math.inf)
-                self._next += 1
-        elif before:
-            number = self._numbers.pop(ledger)
-            del self._counted[ledger], self._numbered[number]
-            del self._bounds[number]
-            self._with_closing.discard(ledger)
+        return self._used
 
     def _spent(self) -> tuple[int, int]:
-        used, closing = self.used, 0
-        for ledger in self._with_closing:
-            closing += sum([entry.state is CLOSING and not entry.given_up for entry in ledger.entries])
-        return used, max(0, self.limit - used) + closing
+        return self._used, max(0, self.limit - self._used) + self.closing
 
     def _provided(self) -> int:
         return self._spent()[1]
@@ -104,29 +69,27 @@ class IndexedPermits(SharedPermits):
 
     def _least_recently_used(self, now: float) -> tuple[tuple[Entry, Ledger] | None, float]:
         """The rules are asked about one ledger after the other, that with the coldest first: until they name one."""
-        moment, again = math.inf, []
+        moment, heap, again = math.inf, self._coldest, []
         found = None
-        while self._coldest and found is None:
-            since, number = heapq.heappop(self._coldest)
-            if self._bounds.get(number) != since:
-                continue  # outdated
-            ledger = self._numbered[number]
+        while heap and found is None:
+            since, number = heap[0]
+            ledger = self._numbered.get(number)
+            if ledger is None:
+                heapq.heappop(heap)
+                continue
             coldest = ledger.coldest.last_used if ledger.idle else now
             if coldest > since:
-                self._bound(number, coldest)  # and it is another one's turn
+                heapq.heapreplace(heap, (coldest, number))  # and it is another one's turn
                 continue
-            again.append((since, number))
-            self._looks_at = [ledger]
-            found, one = super()._least_recently_used(now)
-            moment = min(moment, one)
+            again.append(heapq.heappop(heap))
+            if ledger.idle:
+                self._looks_at = [ledger]
+                found, one = super()._least_recently_used(now)
+                moment = min(moment, one)
         self._looks_at = []
-        for since, number in again:
-            self._bound(number, since)
+        for one_of_them in again:
+            heapq.heappush(heap, one_of_them)
         return found, moment
 
     def _having(self) -> list[Ledger]:
         return self._looks_at
-
-    def _bound(self, number: int, since: float) -> None:
-        self._bounds[number] = since
-        heapq.heappush(self._coldest, (since, number))

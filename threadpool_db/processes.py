@@ -131,12 +131,9 @@ class Process:
     def settle(self, pool: TenantPool, now: float) -> None:
         """After each event of this pool: what it means for the others."""
         permits = self.permits
-        if permits is not None:
-            permits.touched(pool.ledger)
-            if permits.rivals:
-                for ledger, orders in permits.settle(now):
-                    permits.touched(ledger)
-                    self._of[ledger].carry_out(orders)
+        if permits is not None and permits.rivals:
+            for ledger, orders in permits.settle(now):
+                self._of[ledger].carry_out(orders)
         if not pool.ledger.entries:
             self._drop_if_unused(pool)
 
@@ -196,11 +193,21 @@ class TenantPool(SimulatedPool):
     ) -> None:
         super().__init__(course, ledger, outcome, work, scenario.connect, scenario.outage)
         self.process, self.tenant = process, tenant
-        self._server = process.server_of(tenant)
+        self._server, self._permits = process.server_of(tenant), process.permits
 
     def obey(self, orders: Orders) -> None:
         self.carry_out(orders)
         self.process.settle(self, self.course.now)
+
+    def close(self, entry: Entry) -> None:
+        if self._permits is not None:
+            self._permits.closing += 1
+        super().close(entry)
+
+    def closed(self, entry: Entry) -> None:
+        if self._permits is not None:
+            self._permits.closing -= 1
+        super().closed(entry)
 
     def open(self, entry: Entry) -> None:
         self._server.open(self, entry)

@@ -181,7 +181,8 @@ class SimulatedPool:
             self.outcome.connects += 1
             self.obey(self.ledger.opened(entry, now))
 
-    def _closed(self, entry: Entry) -> None:
+    def closed(self, entry: Entry) -> None:
+        """A goodbye was said."""
         self.obey(self.ledger.closed_one(entry, self.course.now))
 
     # --- What the ledger wants --------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class SimulatedPool:
         for entry in orders.open:
             self.open(entry)
         for entry in orders.close:
-            self.course.at(self.course.now, self._closed, entry)
+            self.close(entry)
         many = len(self.ledger.entries) - self.ledger.closing
         if many != self.many:
             self.sized(many - self.many)
@@ -208,6 +209,10 @@ class SimulatedPool:
     def open(self, entry: Entry) -> None:
         """Begin to connect: ``connected`` follows."""
         self.course.at(self.course.now + self._connect, self.connected, entry)
+
+    def close(self, entry: Entry) -> None:
+        """It takes no time, and ``closed`` follows: but what else happens at this moment happens before."""
+        self.course.at(self.course.now, self.closed, entry)
 
     def sized(self, change: int) -> None:
         """It has so many connections more, or less."""
