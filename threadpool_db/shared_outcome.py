@@ -41,13 +41,12 @@ class SharedSlice(NamedTuple):
 
 class SharedOutcome(Outcome):
     """Filled by ``simulate`` where there are tenants or several processes. ``samples``: over time, ``SAMPLES`` of them,
-    and ``sizes`` at the same moments; ``most`` and ``most_at_server`` are exact, of all the time. ``evictions``: idle
-    connections that were closed for another tenant's sake."""
+    and ``sizes`` at the same moments. ``evictions``: connections that were closed for another tenant's sake."""
 
     def __init__(self, servers: int, warm_up: float = 0.0) -> None:
         super().__init__(warm_up)
         self.samples: list[Sample] = []
-        self.connections = self.most = self.most_at_server = self.evictions = 0
+        self.connections = self.evictions = 0
         self._at_server = [0] * servers
         self._most = self._most_at_server = 0  # since the last sample
         self._before = (0, 0)  # connects and evictions in the warm-up
@@ -64,7 +63,6 @@ class SharedOutcome(Outcome):
             self._most_at_server = here
 
     def sample(self, when: float, evictions: int) -> None:
-        self.most, self.most_at_server = max(self.most, self._most), max(self.most_at_server, self._most_at_server)
         self.samples.append(Sample(when, self.connections, self._most, self._most_at_server, self.connects, evictions))
         self.sizes.append((when, self.connections))
         self._most, self._most_at_server = self.connections, max(self._at_server)
@@ -74,6 +72,16 @@ class SharedOutcome(Outcome):
         self._before = (self.connects, evictions)
 
     # --- At the end -------------------------------------------------------------------------------------------------
+
+    @property
+    def most(self) -> int:
+        """Connections of all processes together, at any moment until now."""
+        return max(self._most, max((sample.most for sample in self.samples), default=0))
+
+    @property
+    def most_at_server(self) -> int:
+        """Those that any one server had at any moment until now."""
+        return max(self._most_at_server, max((sample.most_at_server for sample in self.samples), default=0))
 
     def over_time(self, parts: int = 10) -> list[Any]:
         """All of the time, the warm-up too, in equal parts: of each a ``SharedSlice``."""
@@ -99,12 +107,13 @@ class SharedOutcome(Outcome):
         """As of one pool, and: ``hits``, the share of those served that needed no connect; ``evictions``; the most
         connections that all and that any one server had at any moment."""
         told = super().summary()
+        over_time = told.pop("over_time")  # the longest part last
         return told | {
             "connections": self.most,
             "most_at_server": self.most_at_server,
             "hits": _hits(told["served"], self.connects - self._before[0]),
             "evictions": self.evictions - self._before[1],
-            "over_time": told.pop("over_time"),
+            "over_time": over_time,
         }
 
 
