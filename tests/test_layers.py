@@ -78,6 +78,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "demand outcome picture scenario",
+        "arrivals indexed_permits shared_outcome simulated",
+        "processes",
         "simulate",
         "interview timeline trial",
         "advisor forecast",

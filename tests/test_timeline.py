@@ -157,11 +157,15 @@ def test_a_pool_without_limits_has_no_capacity_to_be_compared_with() -> None:
 
 
 def test_of_several_pools_together_the_size_of_one_is_no_limit() -> None:
-    several = run(rate=100, max_size=4, duration=5)
-    assert "max_size 4" in texts(timeline([several]))
-    several.outcome.sizes.append((2.0, 8))
-    said = texts(timeline([several]))
-    assert "max_size 4" not in said and not [words for words in said if words.startswith("capacity")]
+    assert "max_size 4" in texts(timeline([run(rate=100, max_size=4, duration=5)]))
+    many = {"tenants": 20, "servers": 3, "budget": 6, "per_tenant_max": 4}
+    for several, told in (
+        ({"max_size": 4, "processes": 2}, "2 processes: max_size=4, timeout=10."),
+        (many | {"processes": 1}, "20 tenants on 3 servers, budget=6, per_tenant_max=4, timeout=10."),
+    ):
+        said = texts(timeline([run(rate=100, duration=5, **several)]))
+        assert "max_size 4" not in said and not [words for words in said if words.startswith("capacity")]
+        assert any(words.startswith(told) for words in said)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others() -> None:

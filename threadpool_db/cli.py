@@ -71,9 +71,10 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace],
     parser.add_argument("file", nargs="?", help="a scenario in JSON, or TOML; options given here come before its own")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--svg", metavar="FILE", help="draw waits, requests and connections over time there")
-    load, pool = (
+    load, pool, many = (
         parser.add_argument_group("the load, in seconds"),
         parser.add_argument_group("the pool, as create_pool"),
+        parser.add_argument_group("many of them, as TenantPools"),
     )
     for group, name, kind, words in (
         (load, "rate", float, "requests a second, at random moments"),
@@ -97,6 +98,12 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace],
         (pool, "max-idle", float, "(300)"),
         (pool, "shed", str, "off, default, or TARGET,INTERVAL of CoDel (off)"),
         (pool, "sizing", str, "elastic, fixed, overflow:EXTRA[,LINGER] or sojourn:CORE (elastic)"),
+        (many, "tenants", int, "each request is for one of so many"),
+        (many, "zipf", float, "the n-th of them is asked for as often as 1 / n ** ZIPF (1)"),
+        (many, "budget", int, "connections of each process at most"),
+        (many, "per-tenant-max", int, "connections of each tenant in each process at most (5)"),
+        (many, "servers", int, "which the tenants are spread over (1)"),
+        (many, "processes", int, "which the requests are spread over (1)"),
     ):
         given = name.upper().replace("-", "_")
         group.add_argument(f"--{name}", type=kind, help=words, metavar=given, default=argparse.SUPPRESS)

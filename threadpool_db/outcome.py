@@ -115,8 +115,8 @@ class Outcome:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The summary as text."""
-    wait = summary["wait"]
+    """The summary as text; of many pools there is more of it."""
+    wait, shared = summary["wait"], "hits" in summary
     waits = "  ".join(f"{name} {_seconds(wait[name])}" for name in ("p50", "p90", "p99", "max"))
     lines = [
         f"served       {summary['served']:,}, {summary['throughput']:,.1f} a second, for {summary['seconds']:g} s",
@@ -125,14 +125,27 @@ def table(summary: dict[str, Any]) -> str:
         f"(max_waiting), {summary['unreachable']:,} out of reach",
         f"connections  {summary['connections']} at most; {summary['connects']:,} connects, "
         f"{summary['failed_connects']:,} failed; {summary['broken']:,} uses broken",
-        f"at the end   {summary['waiting']:,} wait",
-        "",
-        f"{'from':>10}{'served':>12}{'turned away':>14}{'connections':>14}",
     ]
+    if shared:
+        lines += [
+            f"servers      {summary['most_at_server']} connections at most at one",
+            f"hits         {_share(summary['hits'])} needed no connect; {summary['evictions']:,} evicted",
+        ]
+    heading = f"{'from':>10}{'served':>12}{'turned away':>14}{'connections':>14}"
+    lines += [f"at the end   {summary['waiting']:,} wait", "", heading]
+    if shared:
+        lines[-1] += f"{'at a server':>14}{'hits':>10}{'evicted':>12}"
     for part in summary["over_time"]:
         begin = f"{part['begin']:.4g} s"
-        lines.append(f"{begin:>10}{part['served']:>12,}{part['turned_away']:>14,}{part['connections']:>14,}")
+        line = f"{begin:>10}{part['served']:>12,}{part['turned_away']:>14,}{part['connections']:>14,}"
+        if shared:
+            line += f"{part['most_at_server']:>14,}{_share(part['hits']):>10}{part['evictions']:>12,}"
+        lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _seconds(seconds: float | None) -> str:

@@ -37,7 +37,20 @@ _NUMBERS: dict[str, tuple[float, bool, bool]] = {
     "connect": (0, False, False),
     "duration": (0, True, False),
     "warm_up": (0, False, False),
+    "tenants": (0, False, True),
+    "zipf": (0, False, False),
+    "per_tenant_max": (1, False, True),
+    "servers": (1, False, True),
+    "processes": (1, False, True),
 }
+
+#: Without tenants they mean nothing.
+OF_TENANTS = ("zipf", "budget", "per_tenant_max", "servers")
+#: What ``TenantPools`` refuses too -> why.
+_NOT_WITH_TENANTS = {"max_size": "it is per_tenant_max", "min_size": "they keep nothing open that they do not use"}
+
+#: ``max_idle`` was not told: a pool's own default, or that of ``TenantPools``.
+_USUAL = float("nan")
 
 _T = TypeVar("_T")
 
@@ -55,8 +68,14 @@ class Scenario:
     ``"lognormal"`` (of ``sigma``, the standard deviation of the logarithm); a connect ``connect`` seconds. ``outage``:
     from the first moment to the second connects fail, and what was connected before is dead.
 
+    ``tenants``: each request is for one of so many, the n-th of them as often as ``1 / n ** zipf``. Each has a pool of
+    up to ``per_tenant_max``, made at its first use, and all of a process share a ``budget`` of so many connections. The
+    n-th is on server n modulo ``servers``. ``processes``: so many have pools of their own; each request comes to one of
+    them by chance, and a thread belongs to one.
+
     ``duration`` seconds are simulated; of the first ``warm_up`` nothing is counted. The others are a pool's options,
-    with a pool's defaults; it begins with nothing connected. ``BadScenario``, a ValueError, if it makes no sense.
+    with the defaults of a pool or of ``TenantPools``; it begins with nothing connected. ``BadScenario``, a ValueError,
+    if it makes no sense.
     """
 
     rate: float = 0.0
@@ -77,9 +96,15 @@ class Scenario:
     max_connecting: float = PoolConfig.max_connecting
     timeout: float = PoolConfig.timeout
     max_waiting: float | None = PoolConfig.max_waiting
-    max_idle: float | None = PoolConfig.max_idle
+    max_idle: float | None = _USUAL
     shed: Shed | None = None
     sizing: Sizing = Elastic()
+    tenants: int = 0
+    zipf: float = 1.0
+    budget: int | None = None
+    per_tenant_max: int = 5
+    servers: int = 1
+    processes: int = 1
 
     def __post_init__(self) -> None:
         for name, (low, beyond, whole) in _NUMBERS.items():
@@ -104,14 +129,34 @@ class Scenario:
             pair = self.outage if isinstance(self.outage, (tuple, list)) and len(self.outage) == 2 else ("", "")
             if not all(map(_is_number, pair)) or not 0 <= pair[0] < pair[1]:
                 raise BadScenario("outage: must be two moments in seconds, the end after the beginning, such as 10,12")
+        self._check_tenants()
+        if self.max_idle is _USUAL:
+            object.__setattr__(self, "max_idle", 60.0 if self.tenants else PoolConfig.max_idle)
         try:
             self.config()
         except ValueError as error:
             raise BadScenario(str(error)) from None
 
+    def _check_tenants(self) -> None:
+        if not self.tenants:
+            for name in OF_TENANTS:
+                if getattr(self, name) != getattr(Scenario, name):
+                    raise BadScenario(f"{name}={getattr(self, name)!r}: means nothing without tenants; set tenants too")
+            return
+        for name, why in _NOT_WITH_TENANTS.items():
+            if getattr(self, name) != getattr(Scenario, name):
+                raise BadScenario(f"{name}={getattr(self, name)!r}: not with tenants: {why}")
+        if self.budget is None:
+            raise BadScenario(
+                f"tenants={self.tenants!r}: needs a budget, which all tenants of a process share, such as budget=50"
+            )
+        if not _is_number(self.budget) or self.budget < 1 or self.budget != int(self.budget):
+            raise BadScenario(f"budget={self.budget!r}: must be a whole number from 1, of connections of each process")
+
     def config(self) -> PoolConfig:
-        """The options of the pool."""
-        return PoolConfig(**{name: getattr(self, name) for name in OF_THE_POOL})
+        """The options of the pool, or of each tenant's."""
+        options = {name: getattr(self, name) for name in OF_THE_POOL}
+        return PoolConfig(**options | ({"max_size": self.per_tenant_max} if self.tenants else {}))
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Scenario))
@@ -151,7 +196,9 @@ def read(path: str) -> dict[str, Any]:
 def _try(name: str, value: Any, text: str) -> bool:
     """Is it sane beside what surely is? What only contradicts another one is found later, with both named."""
     try:
-        together = {"rate": 1.0, "duration": 1e9, "max_size": math.inf}
+        together: dict[str, Any] = {"rate": 1.0, "duration": 1e9}
+        with_tenants = name in OF_TENANTS or (name == "tenants" and value != 0)
+        together |= {"tenants": 1, "budget": 1} if with_tenants else {"max_size": math.inf}
         scenario(together | {name: value} if name != "rate" else {"burst": 1, "rate": value})
     except (BadScenario, TypeError) as error:
         found = re.search(rf'^.*?(?<![\w.-])"?{re.escape(name)}"?\s*[:=]', text, re.MULTILINE | re.DOTALL)

@@ -130,8 +130,8 @@ def _max_size(run: Run) -> tuple[float, str] | None:
 
 
 def _is_limit(run: Run) -> bool:
-    """Where there were ever more than one pool may have, there are several pools, and it is not the limit of all."""
-    return max((size for _, size in run.outcome.sizes), default=0) <= run.scenario.max_size < math.inf
+    """Of several pools it is not the limit of all."""
+    return run.scenario.max_size < math.inf and not run.scenario.tenants and run.scenario.processes == 1
 
 
 def _load(of: Scenario) -> str:
@@ -148,7 +148,12 @@ def _load(of: Scenario) -> str:
 def _pool(of: Scenario) -> str:
     shed = "" if of.shed is None else f", shed={_name(of.shed)}"
     full = "" if of.max_waiting is None else f", max_waiting={of.max_waiting:g}"
-    return f"max_size={of.max_size:g}, timeout={of.timeout:g}{full}{shed}."
+    size = f"max_size={of.max_size:g}"
+    if of.tenants:
+        many = f"{of.tenants:,} tenants on {of.servers:,} servers"
+        size = f"{many}, budget={of.budget:g}, per_tenant_max={of.per_tenant_max}"
+    each = f"{of.processes} processes: " if of.processes > 1 else ""
+    return f"{each}{size}, timeout={of.timeout:g}{full}{shed}."
 
 
 def _name(shed: Shed) -> str:

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.agreement import AGREEMENT, LIMIT, disagreements, measure_agreement
 from tests.bench.baseline import BASELINE, MOVED, compare, save
 from tests.bench.burst import BURST, Bursts
 from tests.bench.contention import CONNECTIONS, HABITS, Contention
@@ -109,6 +110,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     how.add_argument("--tenants", action="store_true", help="many databases under one cap; half a minute")
     how.add_argument("--overload", action="store_true", help="only at twice the capacity; half a minute")
+    how.add_argument(
+        "--agreement",
+        action="store_true",
+        help=f"does the simulator say what the real pool does? 25 s; exit code 1 if not within {LIMIT:.0%}%",
+    )
     how.add_argument("--check", action="store_true", help="only what must hold; exit code 1 if it does not")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="with --policies or --overload: draw it there, as SVG"
@@ -134,6 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     elif options.overload:
         figures = {OVERLOAD: measure_overload(say)}
+    elif options.agreement:
+        figures = {AGREEMENT: measure_agreement(say)}
     elif options.policies:
         figures, about = measure_policies(say)
         if not figures:
@@ -149,7 +157,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("", *compare(figures), sep="\n")
     if options.save:
         save(figures)
-    return 0
+    differ = disagreements(figures.get(AGREEMENT, {}))
+    for line in differ:
+        say(f"DIFFERS by more than {LIMIT:.0%}: {line}")
+    return 1 if differ else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.bench.contestants import OURS, Connect, Contestant, Maker, Noop, at_once, invited, psycopg, sqlalchemy
 from tests.bench.pairs import Pairs
@@ -73,19 +73,31 @@ MAKERS: tuple[Maker, ...] = (ours_plain, ours_shedding, _patient(sqlalchemy), _p
 
 _REQUEST = """
 def request(pool, asked):
+    began = clock()
     try:
         it = {take}
     except Exception:
-        return asked, clock(), False
+        return asked, began, clock(), None
     got = clock()
     sleep({work})
+    done = clock()
     {give}
-    return asked, got, True
+    return asked, began, got, done
 """
 
 
-def observe(contestant: Contestant, load: float, seconds: float) -> Outcome:
-    """``load``: times the capacity. What became of those who ended within ``seconds``, as the simulator tells it."""
+class Request(NamedTuple):
+    """Moments: it came, a thread took it up and asked the pool, it got a connection or was refused, its work was done
+    (None: refused)."""
+
+    asked: float
+    began: float
+    got: float
+    done: float | None
+
+
+def requests(contestant: Contestant, load: float, seconds: float) -> tuple[float, list[Request]]:
+    """When it began, and all of them; ``load``: times the capacity."""
     names: dict[str, Any] = {"clock": time.perf_counter, "sleep": time.sleep}
     exec(_REQUEST.format(take=contestant.take, give=contestant.give, work=WORK), names)
     request = names["request"]
@@ -94,7 +106,7 @@ def observe(contestant: Contestant, load: float, seconds: float) -> Outcome:
 
     def serve() -> None:
         while asked := came.get():
-            results.append(request(contestant.pool, asked))
+            results.append(Request(*request(contestant.pool, asked)))
 
     # whoever comes waits for at most PATIENCE and works for WORK: twice as many as there can be at a time
     threads = [threading.Thread(target=serve) for _ in range(int(2 * load * SIZE / WORK * (PATIENCE + WORK)))]
@@ -109,43 +121,42 @@ def observe(contestant: Contestant, load: float, seconds: float) -> Outcome:
         came.put(0.0)
     for thread in threads:
         thread.join()
+    return begin, results
+
+
+def observe(contestant: Contestant, load: float, seconds: float) -> Outcome:
+    """What became of those who ended within ``seconds``, as the simulator tells it."""
+    begin, came = requests(contestant, load, seconds)
     outcome = Outcome(WARM_UP)
     outcome.until = seconds
     outcome.sizes.append((0.0, SIZE))
-    for asked, ended, served in sorted(results, key=lambda result: result[1]):
-        if ended < begin + seconds:
-            outcome.add(asked - begin, ended - asked, SERVED if served else LATE)
+    for one in sorted(came, key=lambda one: one.got):
+        if one.got < begin + seconds:
+            outcome.add(one.asked - begin, one.got - one.asked, LATE if one.done is None else SERVED)
     return outcome
 
 
 def overload(contestant: Contestant, load: float, seconds: float) -> dict[str, float]:
     """What counts of that is what happens after the first second."""
     told = observe(contestant, load, seconds).summary()
-    ended = told["served"] + told["timeouts"]
     return {
         "p50_ms": told["wait"]["p50"] * 1e3,
         "p99_ms": told["wait"]["p99"] * 1e3,
         "goodput": told["throughput"] * WORK / SIZE,
-        "refused": told["timeouts"] / ended,
+        "refused": told["timeouts"] / (told["served"] + told["timeouts"]),
     }
 
 
 def measure_overload(
     say: Callable[[str], None], load: float = 2.0, seconds: float = 5.0
 ) -> dict[str, dict[str, float]]:
-    figures = {}
-    for contestant in _one_after_the_other(say, load, seconds):
-        figures[contestant.name] = overload(contestant, load, seconds)
-    return figures
+    return {each.name: overload(each, load, seconds) for each in _one_after_the_other(say, load, seconds)}
 
 
 def picture(say: Callable[[str], None], load: float = 2.0, seconds: float = 10.0) -> str:
     """As SVG, of ours without and with shedding, and of the peers that are installed."""
     scenario = Scenario(rate=load * SIZE / WORK, service=WORK, max_size=SIZE, timeout=PATIENCE)
-    runs = [
-        Run(contestant.name, scenario, observe(contestant, load, seconds))
-        for contestant in _one_after_the_other(say, load, seconds)
-    ]
+    runs = [Run(each.name, scenario, observe(each, load, seconds)) for each in _one_after_the_other(say, load, seconds)]
     about = [
         f"{scenario.rate:g} requests a second at random moments, for threads that are there already; a use takes "
         f"{WORK * 1e3:g} ms.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from tests.bench.agreement import AGREEMENT
 from tests.bench.burst import BURST, CONNECT, THREADS
 from tests.bench.contention import HABITS
 from tests.bench.contestants import FLOOR
@@ -76,6 +77,21 @@ _TABLES: dict[str, _Table] = {
             ("p99 wait, ms", "p99_ms", ".0f"),
             ("goodput", "goodput", ".2f"),
             ("refused", "refused", ".0%"),
+        ),
+    ),
+    AGREEMENT: (
+        "the real pool beside the simulator",
+        lambda of: 0.0,  # as they were run
+        (
+            ("1/s, real", "rate", ".0f"),
+            ("simulated", "rate_simulated", ".0f"),
+            ("off by", "rate_off", "+.1%"),
+            ("p50 wait ms, real", "p50_ms", ".2f"),
+            ("simulated", "p50_ms_simulated", ".2f"),
+            ("off by", "p50_ms_off", "+.1%"),
+            ("p99 wait ms, real", "p99_ms", ".2f"),
+            ("simulated", "p99_ms_simulated", ".2f"),
+            ("off by", "p99_ms_off", "+.1%"),
         ),
     ),
     MEMORY: (
