@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +13,11 @@ import pytest
 from tests.core.promises import Broken
 from tests.core.sharing import Sharing
 from tests.core.walk import Edit, load
+from threadpool_db.core.ledger import Ledger
+from threadpool_db.core.line import Ticket
+from threadpool_db.core.permits import SharedPermits
+from threadpool_db.core.rules import Rules
+from threadpool_db.core.sizing import Counts, Elastic
 
 WORLDS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "one permit": (1, [{}, {}]),
@@ -66,11 +72,11 @@ MUTANTS = [
     ),
     Mutant(
         "what is idle is never spared", "spared", PERMITS,
-        "if now < until and entry.last_used > ledger.gave_up_at:", "if False:", "two permits for three",
+        "                if now < until:", "                if False:", "two permits for three",
     ),
     Mutant(
         "what lies unused is spared, too", "no hoard", PERMITS,
-        "if now < until and entry.last_used > ledger.gave_up_at:", "if now < until:", "many",
+        "            if entry.last_used > ledger.gave_up_at:", "            if True:", "many",
     ),
     Mutant(
         "who has waited less is let through", "patience", PERMITS,
@@ -96,7 +102,7 @@ MUTANTS = [
     ),
     Mutant(
         "one is closed for each who asks, and for him again", "closed for need", PERMITS,
-        "        return max(0, self.limit - self.used) + closing", "        return 0", "two permits for three",
+        "return used, max(0, self.limit - used) + closing", "return used, 0", "two permits for three",
     ),
     Mutant(
         "what was given up is waited for", "no hoard", PERMITS,
@@ -154,3 +160,40 @@ def test_the_promises_find(mutant: Mutant) -> None:
 
 def test_no_two_mutants_are_the_same() -> None:
     assert len({(mutant.room, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+class Never(Elastic):
+    """Opens none."""
+
+    def may_open(self, counts: Counts, now: float) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("why", ["nothing", "paused", "its sizing", "a pause after a failed connect"])
+def test_for_who_may_not_open_one_nothing_is_closed(why: str) -> None:
+    permits = SharedPermits(1)
+    other, ledger = (
+        Ledger(Rules(), permits=permits),
+        Ledger(Rules(), Never() if why == "its sizing" else None, permits=permits),
+    )
+    first = Ticket()
+    other.join(first, 1.0)
+    assert first.entry is not None
+    other.opened(first.entry, 1.1, first)
+    other.checkin(first.entry, 1.2)
+    if why == "paused":
+        ledger.pause(1.3)
+    if why == "a pause after a failed connect":
+        ledger.reach.retry_at = 9.0
+    ledger.join(Ticket(), 1.4)
+    permits.rivals[weakref.ref(ledger)] = None  # as one that was refused before that
+    assert len([*permits.settle(2.0)]) == (why == "nothing")
+    assert bool(other.idle) is (why != "nothing")
+
+
+def test_who_has_a_connect_under_way_for_all_that_wait_is_no_rival() -> None:
+    permits = SharedPermits(2)
+    ledger = Ledger(Rules(background=True), permits=permits)
+    ledger.join(Ticket(), 1.0)
+    assert ledger.opening == 1 and permits.rivals
+    assert [*permits.settle(1.0)] == [] and not permits.rivals

@@ -12,7 +12,7 @@ LONGEST_NEXT = "who has waited longest is next"
 SHARED_MUTANTS = [
     Mutant(
         "nobody looks after the others", "no needless waiting", LONGEST_NEXT, POOL,
-        "                self._budget.settle(self._now(), jobs)\n",
+        "                self._budget.settle(self._now(), jobs, apart and not self._has_time(subject))\n",
         "                pass\n",
     ),
     Mutant(

@@ -27,6 +27,7 @@ import math
 import weakref
 from collections.abc import Collection, Iterator
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from threadpool_db.core.entry import CLOSING, Entry
@@ -35,7 +36,6 @@ from threadpool_db.core.opening import could_open, wanted
 
 if TYPE_CHECKING:
     from threadpool_db.core.ledger import Ledger
-    from threadpool_db.core.stats import Histogram
 
 #: A pool that has lost one is spared for so many of its connects, between so many seconds.
 CONNECTS, SHORTEST, LONGEST = 5, 0.005, 0.25
@@ -95,7 +95,7 @@ class SharedPermits:
         return True
 
     def free(self, ledger: Ledger) -> None:
-        self.connect = mean(ledger.connect_times) or self.connect
+        self.connect = mean(ledger) or self.connect
         if not ledger.entries:
             self._holders.pop(weakref.ref(ledger), None)
 
@@ -103,7 +103,7 @@ class SharedPermits:
         if not self.rivals or self._kept_for(ledger) or now < self._spared_until(ledger):
             return False
         needs = self._needs(now)
-        provided = self._provided()
+        _, provided = self._spent()
         if provided >= len(needs) or needs[provided].since >= since:
             return False
         self._passes_on(ledger, now)
@@ -119,13 +119,13 @@ class SharedPermits:
             if not needs:
                 return
             first = needs[0].ledger
-            if self.used < self.limit:
+            used, provided = self._spent()
+            if used < self.limit:
                 before = len(first.entries)
                 yield first, first.tick(now)
                 if len(first.entries) <= before:
                     self.rivals.pop(weakref.ref(first), None)  # another of its server's pools was faster
                 continue
-            provided = self._provided()
             if provided >= len(needs):
                 return
             if needs[provided].since > now:
@@ -142,7 +142,7 @@ class SharedPermits:
 
     @property
     def used(self) -> int:
-        return sum(len(ledger.entries) for ledger in self._having())
+        return sum([len(ledger.entries) for ledger in self._having()])
 
     def _having(self) -> list[Ledger]:
         return [ledger for ref in [*self._holders] if (ledger := ref()) is not None]
@@ -158,8 +158,11 @@ class SharedPermits:
                 continue
             covered = ledger.opening if ledger.rules.background else 0  # for the first of them one is under way
             later = self._patience(ledger)
-            waits = [Need(ticket.since + later, ledger) for ticket in islice(ledger.line, covered, covered + many)]
-            needs += waits + [Need(math.inf, ledger)] * (many - len(waits))
+            for ticket in islice(ledger.line, covered, covered + many):
+                needs.append(Need(ticket.since + later, ledger))
+                many -= 1
+            if many:
+                needs += [Need(math.inf, ledger)] * many
         needs.sort(key=_since)
         return needs
 
@@ -167,18 +170,17 @@ class SharedPermits:
         if len(ledger.entries) == ledger.closing:
             return 0.0  # there is none to wait for
         # of a pool that has just been made nothing is known
-        return PATIENCE * min(mean(ledger.connect_times) or self.connect, LONGEST_CONNECT)
+        return PATIENCE * min(mean(ledger) or self.connect, LONGEST_CONNECT)
 
-    def _provided(self) -> int:
-        """For so many of them a permit is there, or about to come free: of what is being closed. What was given up
-        while it connects ends when its server likes."""
-        closing = sum(
-            entry.state is CLOSING and not entry.given_up
-            for ledger in self._having()
-            if ledger.closing
-            for entry in ledger.entries
-        )
-        return max(0, self.limit - self.used) + closing
+    def _spent(self) -> tuple[int, int]:
+        """So many permits are used; and so many are there, or about to come free: of what is being closed. What was
+        given up while it connects ends when its server likes."""
+        used = closing = 0
+        for ledger in self._having():
+            used += len(ledger.entries)
+            if ledger.closing:
+                closing += sum([entry.state is CLOSING and not entry.given_up for entry in ledger.entries])
+        return used, max(0, self.limit - used) + closing
 
     def _least_recently_used(self, now: float) -> tuple[tuple[Entry, Ledger] | None, float]:
         """The one that was idle longest, and whose it is; or when the first of those that are spared may be taken."""
@@ -188,11 +190,13 @@ class SharedPermits:
             if not ledger.idle or self._kept_for(ledger):
                 continue
             entry = ledger.coldest
-            while_warm = max(mean(ledger.connect_times), SHORTEST / CONNECTS)
-            until = min(self._spared_until(ledger), entry.last_used + while_warm)
-            if now < until and entry.last_used > ledger.gave_up_at:
-                moment = min(moment, until)
-            elif found is None or entry.last_used < found[0].last_used:
+            if entry.last_used > ledger.gave_up_at:
+                while_warm = max(mean(ledger), SHORTEST / CONNECTS)
+                until = min(self._spared_until(ledger), entry.last_used + while_warm)
+                if now < until:
+                    moment = min(moment, until)
+                    continue
+            if found is None or entry.last_used < found[0].last_used:
                 found = entry, ledger
         return found, moment
 
@@ -201,7 +205,7 @@ class SharedPermits:
         return len(ledger.entries) - ledger.closing <= ledger.rules.min_size
 
     def _spared_until(self, ledger: Ledger) -> float:
-        return ledger.gave_up_at + min(max(CONNECTS * mean(ledger.connect_times), SHORTEST), LONGEST)
+        return ledger.gave_up_at + min(max(CONNECTS * mean(ledger), SHORTEST), LONGEST)
 
     def _passes_on(self, ledger: Ledger, now: float) -> None:
         ledger.gave_up_at = now
@@ -209,21 +213,25 @@ class SharedPermits:
 
 
 def lacking(ledger: Ledger, now: float) -> int:
-    """How many connects would it start now, had it permits?"""
-    rules = ledger.rules
+    """How many connects would it start now, had it permits? Asked for all that may want one at each event of each."""
+    rules, reach, line = ledger.rules, ledger.reach, ledger.line
     room = min(rules.max_size - len(ledger.entries), rules.max_connecting - ledger.opening)
-    if room <= 0 or not (ledger.line or rules.min_size or rules.min_idle or ledger.reach.failing):
-        return 0  # the most of them, and cheap to see: this is asked for all of them at each event of each
-    if not could_open(ledger, now) or now < ledger.reach.turn_at(now):
+    if room <= 0 or now < reach.retry_at:
         return 0
-    many = wanted(ledger, now) - ledger.opening if rules.background else len(ledger.line)
-    return int(max(0, min(many, room)))
+    if ledger.only_on_demand and reach.failing_since == math.inf and not ledger.paused:
+        many: float = len(line)  # what ``wanted`` and ``could_open`` would say, at a fifth of their cost
+    elif could_open(ledger, now):
+        many = wanted(ledger, now) if rules.background else len(line)
+    else:
+        return 0
+    if rules.background:
+        many -= ledger.opening
+    return 0 if many <= 0 or now < reach.turn_at(now) else int(min(many, room))
 
 
-def mean(times: Histogram) -> float:
-    """Seconds; 0 where nothing was measured."""
-    return times.total / max(1, sum(times.counts))
+def mean(ledger: Ledger) -> float:
+    """Seconds that its connects took; 0 where none was measured."""
+    return ledger.connect_times.total / (ledger.opened_count or 1)
 
 
-def _since(need: Need) -> float:
-    return need.since
+_since = itemgetter(0)
