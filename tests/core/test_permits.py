@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ MUTANTS = [
     ),
     Mutant(
         "whoever asks gets it", "oldest first", PERMITS,
-        "if not left or not any(need.ledger is ledger for need in self._needs(now)[:left]):", "if not left:",
+        "if not left or not any(one is ledger for _, one in self._needs(now)[:left]):", "if not left:",
         "two permits for three",
     ),
     Mutant(
@@ -80,16 +81,20 @@ MUTANTS = [
     ),
     Mutant(
         "who has waited less is let through", "patience", PERMITS,
-        "or needs[provided].since >= since:", "or needs[provided].since == math.inf:", "many",
+        "or needs[provided][0] >= since:", "or needs[provided][0] == math.inf:", "many",
     ),
     Mutant(
         "who has one to wait for takes a neighbour's idle one", "patience", PERMITS,
-        "            if needs[provided].since > now:\n", "            if False:\n", "with a keeper",
+        "            if since > now:\n", "            if False:\n", "with a keeper",
     ),
     Mutant(
         "nobody looks when patience ends", "looks again", PERMITS,
-        "ledger.look_again_at(needs[provided].since, now)", "ledger.look_again_at(math.inf, now)",
+        "self._look_again(waits, since, now)", "self._look_again(waits, math.inf, now)",
         "two permits for three",
+    ),
+    Mutant(
+        "who looks too late is enough", "looks again", PERMITS,
+        "not now < looker.due <= moment:", "not now < looker.due:", "with a keeper",
     ),
     Mutant(
         "who has none to wait for is to be patient too", "no hoard", PERMITS,
@@ -197,3 +202,17 @@ def test_who_has_a_connect_under_way_for_all_that_wait_is_no_rival() -> None:
     ledger.join(Ticket(), 1.0)
     assert ledger.opening == 1 and permits.rivals
     assert [*permits.settle(1.0)] == [] and not permits.rivals
+
+
+@pytest.mark.parametrize(
+    ("background", "due", "told"), [(True, 5.0, False), (True, 9.5, True), (True, 0.5, True), (False, 5.0, True)]
+)
+def test_where_somebody_looks_in_time_nobody_else_is_told_to(background: bool, due: float, told: bool) -> None:
+    permits = SharedPermits(1)
+    first, other = (
+        Ledger(Rules(background=background), permits=permits),
+        Ledger(Rules(background=True), permits=permits),
+    )
+    assert len([*permits._look_again(first, 5.0, 1.0)]) == 1
+    first.due = due
+    assert len([*permits._look_again(other, 9.0, 1.0)]) == told and other.due == (9.0 if told else math.inf)

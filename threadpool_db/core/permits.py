@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from threadpool_db.core.entry import CLOSING, Entry
 from threadpool_db.core.line import Orders
@@ -65,12 +65,9 @@ class Permits(Protocol):
         ...
 
 
-class Need(NamedTuple):
-    """Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum. Who
-    has one of his own to wait for is as one who comes later; until then, nothing is closed for him."""
-
-    since: float
-    ledger: Ledger
+#: Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum. Who has one
+#: of his own to wait for is as one who comes later; until then, nothing is closed for him.
+Need = tuple[float, "Ledger"]
 
 
 class SharedPermits:
@@ -81,6 +78,7 @@ class SharedPermits:
         self.rivals: dict[weakref.ref[Ledger], None] = {}
         self.connect = 0.01  # seconds that one took, by the pool that closed one last
         self.passed_on = 0  # connections closed for another pool's sake
+        self._looker: Callable[[], Ledger | None] = lambda: None  # who was told last to look when only time can help
         self._holders: dict[weakref.ref[Ledger], None] = {}  # who has one; in order, so that a replay is a replay
 
     # --- The ledgers ask --------------------------------------------------------------------------------------------
@@ -89,7 +87,7 @@ class SharedPermits:
         # it takes part with all that it needs from now on: who is refused here may be the first in need
         self.rivals[weakref.ref(ledger)] = None
         left = max(0, self.limit - self.used)
-        if not left or not any(need.ledger is ledger for need in self._needs(now)[:left]):
+        if not left or not any(one is ledger for _, one in self._needs(now)[:left]):
             return False
         self._holders[weakref.ref(ledger)] = None
         return True
@@ -104,7 +102,7 @@ class SharedPermits:
             return False
         needs = self._needs(now)
         _, provided = self._spent()
-        if provided >= len(needs) or needs[provided].since >= since:
+        if provided >= len(needs) or needs[provided][0] >= since:
             return False
         self._passes_on(ledger, now)
         return True
@@ -118,7 +116,7 @@ class SharedPermits:
             needs = self._needs(now)
             if not needs:
                 return
-            first = needs[0].ledger
+            first = needs[0][1]
             used, provided = self._spent()
             if used < self.limit:
                 before = len(first.entries)
@@ -128,17 +126,26 @@ class SharedPermits:
                 continue
             if provided >= len(needs):
                 return
-            if needs[provided].since > now:
-                yield needs[provided].ledger, needs[provided].ledger.look_again_at(needs[provided].since, now)
+            since, waits = needs[provided]
+            if since > now:
+                yield from self._look_again(waits, since, now)
                 return
             idle, moment = self._least_recently_used(now)
             if idle is None:
                 if moment < math.inf:
-                    yield needs[provided].ledger, needs[provided].ledger.look_again_at(moment, now)
+                    yield from self._look_again(waits, moment, now)
                 return
             entry, owner = idle
             self._passes_on(owner, now)
             yield owner, owner.give_up(entry, now)
+
+    def _look_again(self, ledger: Ledger, moment: float, now: float) -> Iterator[tuple[Ledger, Orders]]:
+        """Somebody is to look at ``moment`` at the latest. An event of any pool is a look too, so most of those that
+        are planned are in vain (measured: five of seven): one at a time will do, and then there is another one."""
+        looker = self._looker()
+        if looker is None or not looker.rules.background or not now < looker.due <= moment:
+            self._looker = weakref.ref(ledger)
+            yield ledger, ledger.look_again_at(moment, now)
 
     @property
     def used(self) -> int:
@@ -152,19 +159,22 @@ class SharedPermits:
         needs: list[Need] = []
         for ref in [*self.rivals]:
             ledger = ref()
-            many = 0 if ledger is None else lacking(ledger, now)
-            if ledger is None or not many:
+            theirs = [] if ledger is None else self._needs_of(ledger, now)
+            if theirs:
+                needs += theirs
+            else:
                 del self.rivals[ref]
-                continue
-            covered = ledger.opening if ledger.rules.background else 0  # for the first of them one is under way
-            later = self._patience(ledger)
-            for ticket in islice(ledger.line, covered, covered + many):
-                needs.append(Need(ticket.since + later, ledger))
-                many -= 1
-            if many:
-                needs += [Need(math.inf, ledger)] * many
         needs.sort(key=_since)
         return needs
+
+    def _needs_of(self, ledger: Ledger, now: float) -> list[Need]:
+        many = lacking(ledger, now)
+        if not many:
+            return []
+        covered = ledger.opening if ledger.rules.background else 0  # for the first of them one is under way
+        later = self._patience(ledger)
+        needs = [(ticket.since + later, ledger) for ticket in islice(ledger.line, covered, covered + many)]
+        return needs + [(math.inf, ledger)] * (many - len(needs))
 
     def _patience(self, ledger: Ledger) -> float:
         if len(ledger.entries) == ledger.closing:
@@ -214,19 +224,20 @@ class SharedPermits:
 
 def lacking(ledger: Ledger, now: float) -> int:
     """How many connects would it start now, had it permits? Asked for all that may want one at each event of each."""
-    rules, reach, line = ledger.rules, ledger.reach, ledger.line
-    room = min(rules.max_size - len(ledger.entries), rules.max_connecting - ledger.opening)
-    if room <= 0 or now < reach.retry_at:
-        return 0
+    rules, reach, opening = ledger.rules, ledger.reach, ledger.opening
     if ledger.only_on_demand and reach.failing_since == math.inf and not ledger.paused:
-        many: float = len(line)  # what ``wanted`` and ``could_open`` would say, at a fifth of their cost
+        many: float = len(ledger.line)  # what ``wanted`` and ``could_open`` would say, at a fifth of their cost
     elif could_open(ledger, now):
-        many = wanted(ledger, now) if rules.background else len(line)
+        many = wanted(ledger, now) if rules.background else len(ledger.line)
     else:
         return 0
     if rules.background:
-        many -= ledger.opening
-    return 0 if many <= 0 or now < reach.turn_at(now) else int(min(many, room))
+        many -= opening
+    if many > rules.max_connecting - opening:
+        many = rules.max_connecting - opening
+    if many > rules.max_size - len(ledger.entries):
+        many = rules.max_size - len(ledger.entries)
+    return 0 if many <= 0 or now < reach.retry_at or now < reach.turn_at(now) else int(many)
 
 
 def mean(ledger: Ledger) -> float:
