@@ -65,8 +65,8 @@ class Permits(Protocol):
         ...
 
 
-#: Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum. Who has one
-#: of his own to wait for is as one who comes later; until then, nothing is closed for him.
+#: Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum. Who has
+#: one of his own to wait for is as one who comes later; until then, nothing is closed for him.
 Need = tuple[float, "Ledger"]
 
 
