@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -258,3 +259,85 @@ def test_where_nobody_waits_a_connection_comes_back_the_short_way(two: Sharing) 
         use(first)
         use(second)
     assert not asked
+
+
+class TestWhoCloses:
+    """What makes room for somebody else: whoever found it, if he has the time."""
+
+    @pytest.fixture(params=[{}])
+    def closes(self, request: pytest.FixtureRequest) -> Iterator[tuple[Sharing, list[str]]]:
+        """By threads of these names."""
+        sharing, names = Sharing(1), list[str]()
+
+        def watch(driver: ScriptedDriver) -> None:
+            close = driver.close
+
+            def watched(connection: Any) -> None:
+                names.append(threading.current_thread().name)
+                close(connection)
+
+            driver.close = watched  # type: ignore[method-assign]
+
+        for _ in range(2):
+            sharing.pool(check_timeout=0.5, **request.param)
+            watch(sharing.drivers[-1])
+        yield sharing, names
+        for pool in sharing.pools:
+            pool.close()
+
+    def test_a_borrower_who_has_the_time_makes_room_for_himself(self, closes: tuple[Sharing, list[str]]) -> None:
+        sharing, names = closes
+        for pool in sharing.pools:
+            use(pool, timeout=5.0)
+        assert names == [threading.current_thread().name]
+
+    def test_for_one_who_may_not_wait_as_long_as_a_close_may_take_a_worker_does(
+        self, closes: tuple[Sharing, list[str]]
+    ) -> None:
+        sharing, names = closes
+        for pool in sharing.pools:
+            use(pool, timeout=0.5)
+        assert names == ["threadpool_db-worker"]
+
+    def test_one_that_is_given_back_its_borrower_closes(self, closes: tuple[Sharing, list[str]]) -> None:
+        sharing, names = closes
+        lease = sharing.pools[0].checkout()
+        waits = background(use, sharing.pools[1], 5.0)
+        until(lambda: sharing.budget.stats().waiting)
+        lease.checkin()
+        join(waits)
+        assert names == [threading.current_thread().name]
+
+    def test_what_is_closed_next_is_for_others_to_do(self, closes: tuple[Sharing, list[str]]) -> None:
+        first, second = closes[0].pools
+        apart, decide = [], first._decide
+
+        def watched(event: Any, *subject: Any, **more: Any) -> Any:
+            if event == first._ledger.closed_one:
+                apart.append(more["apart"])
+            return decide(event, *subject, **more)
+
+        first._decide = watched  # type: ignore[method-assign]
+        use(first)
+        use(second, timeout=5.0)
+        assert apart == [True]
+
+    @pytest.mark.parametrize("closes", [{"on_close": lambda connection: None}], indirect=True)
+    def test_a_hook_of_another_pool_holds_up_nobody_here(self, closes: tuple[Sharing, list[str]]) -> None:
+        sharing, names = closes
+        for pool in sharing.pools:
+            use(pool, timeout=5.0)
+        assert names == ["threadpool_db-worker"]
+
+
+def test_smallest_sizes_count_from_the_first_on_that_has_one() -> None:
+    budget = Budget(2)
+    pools = [Pool(ScriptedDriver(), budget=budget, min_size=size) for size in (0, 1)]
+    with pytest.raises(ValueError, match="leaves nothing"):
+        Pool(ScriptedDriver(), budget=budget, min_size=1)
+    pools.pop().close()
+    pools.append(Pool(ScriptedDriver(), budget=budget, min_size=1))
+    with pytest.raises(ValueError, match="leaves nothing"):
+        pools[0].reconfigure(min_size=2)
+    for pool in pools:
+        pool.close()

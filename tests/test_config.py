@@ -231,3 +231,10 @@ def test_whoever_wants_to_hear_of_alarms_needs_somebody_who_looks(name):
 def test_keepalive_needs_somebody_who_asks():
     with pytest.raises(ValueError, match="keepalive=60: needs background=True"):
         PoolConfig(keepalive=60, background=False)
+
+
+def test_for_another_pool_they_are_the_same_and_its_rules_too():
+    config = PoolConfig(max_size=3, name="one")
+    other = config.named("other")
+    assert other == dataclasses.replace(config, name="other") and config.name == "one"
+    assert other.rules() is config.rules()

@@ -107,6 +107,22 @@ class TestJobs:
         soon(lambda: len(idents) == 2)
         assert idents[0] == idents[1]
 
+    def test_one_that_is_woken_for_a_job_that_a_busier_one_took_rests_again(self):
+        keeper, ran = Keeper(Clock()), threading.Event()
+        keeper.do("server", ran.set, 2)
+        assert ran.wait(SOON)
+        server = keeper._servers["server"]
+        soon(lambda: server.resting)
+        with keeper._lock:
+            keeper.do("server", pytest.fail, 2)  # opens its gate, and it waits for the lock
+            server.jobs.clear()  # by a busier one
+        soon(lambda: server.resting)
+        assert server.workers == 1
+        ran.clear()
+        before = threading.active_count()
+        keeper.do("server", ran.set, 2)
+        assert ran.wait(SOON) and threading.active_count() == before
+
     def test_workers_leave_when_there_is_nothing_to_do(self, monkeypatch):
         monkeypatch.setattr("threadpool_db.keeper.LINGER", 0.01)
         keeper, done = Keeper(Clock()), threading.Event()

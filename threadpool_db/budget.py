@@ -51,6 +51,7 @@ class Budget:
             raise ValueError(f"Budget(limit={limit!r}): must be a whole number of connections from 1 on")
         self.limit = limit
         self._clock: Clock | None = None
+        self._has_minimums = False  # had a pool ever one?
         self._start_afresh()
         fork.watch_keeper(self)
 
@@ -71,6 +72,9 @@ class Budget:
         """May a pool with this ``min_size`` be one of its pools, beside all others? ValueError if not."""
         if self._clock not in (None, clock):
             raise ValueError("budget=...: its other pools go by another clock; give all of them the same one")
+        self._has_minimums = self._has_minimums or min_size > 0
+        if not self._has_minimums:
+            return  # whoever makes room for hundreds that come and go looks at none of the others
         smallest = [ledger.rules.min_size for ledger in [*self._pools] if ledger is not but and not ledger.closed]
         smallest.append(min_size)
         if sum(smallest) > self.limit or (sum(smallest) == self.limit and 0 in smallest):
@@ -96,25 +100,30 @@ class Budget:
             if ledger is not None:
                 open_head(ledger.line)
 
-    def settle(self, now: float, jobs: deque[Callable[[], None]]) -> None:
-        """Under the lock, after each event of each pool: what it means for the others, who add to ``jobs``."""
+    def settle(self, now: float, jobs: deque[Callable[[], None]], apart: bool) -> None:
+        """Under the lock, after each event of each pool: what it means for the others, who add to ``jobs``. ``apart``:
+        each close by a worker, for this thread has no time."""
         while self._noted:
             noted = self._noted.popitem()[0]()
             if noted is not None:
-                self._add(noted, Orders(), jobs)
+                self._add(noted, Orders(), jobs, apart)
         if not self.permits.rivals:
             return
         for ledger, orders in self.permits.settle(now):
             ref = self._pools.get(ledger)
             pool = None if ref is None else ref()
             if pool is not None:
-                self._add(pool, orders, jobs)
+                self._add(pool, orders, jobs, apart)
 
-    def _add(self, pool: ConnectionPool[Any], orders: Orders, jobs: deque[Callable[[], None]]) -> None:
+    def _add(self, pool: ConnectionPool[Any], orders: Orders, jobs: deque[Callable[[], None]], apart: bool) -> None:
         theirs: deque[Callable[[], None]] = deque()
-        pool._take_orders(orders, theirs, apart=True)
-        # before what our own pool has to do, which may take its time
-        jobs.appendleft(functools.partial(_carry_out, pool, theirs))
+        apart = apart or pool._upkeep.hooks.on_close is not None  # which may take its time, and is not this pool's
+        pool._take_orders(orders, theirs, apart)
+        job = functools.partial(_carry_out, pool, theirs)
+        if orders.close and not apart and not orders.open:
+            jobs.append(job)  # first what others do
+        else:
+            jobs.appendleft(job)  # before what our own pool has to do, which may take its time
 
     # --- For people -------------------------------------------------------------------------------------------------
 

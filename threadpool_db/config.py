@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -239,8 +240,18 @@ class PoolConfig:
         if getattr(self, "reset", None) == "always":
             raise ValueError("reset='always': not with server_pooler=True, where it would wipe a session of others")
 
+    def named(self, name: str) -> PoolConfig:
+        """The same for another pool, not checked again nor worked out: for hundreds of pools that come and go."""
+        other = object.__new__(PoolConfig)
+        vars(other).update(vars(self), name=name, _rules=self._rules)
+        return other
+
     def rules(self) -> Rules:
         """The part of the options that the ledger decides by."""
+        return self._rules
+
+    @functools.cached_property
+    def _rules(self) -> Rules:
         return Rules(
             max_size=self.max_size,
             min_size=int(self.min_size),

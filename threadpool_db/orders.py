@@ -84,7 +84,9 @@ def close_one(pool: ConnectionPool[Any], errand: Errand, jobs: deque[Job]) -> No
         # else interrupted before it began: whoever finds the errand lost closes it
         if done or entry.connection is None:
             try:
-                pool._decide(pool._ledger.closed_one, entry, bearer=errand, jobs=jobs)
+                # What is closed next for others is done by others: or who began with one would go on for them all.
+                shared = pool._budget is not None
+                pool._decide(pool._ledger.closed_one, entry, bearer=errand, jobs=jobs, apart=shared)
             finally:
                 tell_of_end(pool, entry, error=error)
         error = None  # it knows this frame by its traceback: a circle that would keep all our callers' frames alive

@@ -140,7 +140,8 @@ class ConnectionPool(Generic[C]):
         self._picture: tuple[Snapshot | None, float] = (None, -math.inf)  # that the last who were refused were told of
 
     def _rules(self) -> Rules:
-        return dataclasses.replace(self._config.rules(), order=self._idle_order)
+        rules = self._config.rules()
+        return rules if rules.order == self._idle_order else dataclasses.replace(rules, order=self._idle_order)
 
     # --- Borrowing --------------------------------------------------------------------------------------------------
 
@@ -245,8 +246,8 @@ class ConnectionPool(Generic[C]):
         jobs: deque[Job] | None = None,
         **more: Any,
     ) -> deque[Job]:
-        """The part of it that never waits for a server. The jobs must be done. ``apart``: each close by a worker;
-        ``jobs``: add to these, which somebody is doing."""
+        """The part of it that never waits for a server. The jobs must be done. ``apart``: each close by a worker, but
+        see ``_has_time``; ``jobs``: add to these, which somebody is doing."""
         if self._inside():
             raise PoolMisuse(f"pool {self.name!r}: a finaliser that interrupted the pool cannot use it")
         jobs = deque() if jobs is None else jobs
@@ -254,14 +255,20 @@ class ConnectionPool(Generic[C]):
             if bearer is not None and not self._bring_home(bearer):
                 return jobs
             orders = event(*subject, self._now(), **more)
-            self._take_orders(orders, jobs, apart or self._budget is not None)
+            self._take_orders(orders, jobs, apart)
             if self._budget is not None:
-                self._budget.settle(self._now(), jobs)
+                self._budget.settle(self._now(), jobs, apart and not self._has_time(subject))
         if self._config.background:
             self._background.plan(self._ledger.due)
         for entry in orders.cut:
             self._background.order_cut(entry)
         return jobs
+
+    def _has_time(self, subject: tuple[Any, ...]) -> bool:
+        """A borrower who joins the line will wait: for as long as a close may take at most? Then he makes the room that
+        he waits for himself. By a worker it came two turns of threads later, the permit unused meanwhile."""
+        waiter = subject[0] if subject else None
+        return isinstance(waiter, Waiter) and waiter.deadline - waiter.since > self._config.check_timeout
 
     def _bring_home(self, bearer: Errand | Waiter) -> bool:
         """Under the lock. False: there was none, or it is worth nothing."""

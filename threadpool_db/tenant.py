@@ -55,7 +55,7 @@ class Tenant(Face, Generic[K]):
         self._source = source
         self._engine: Engine | None = None
         self._knowledge: Knowledge | None = None
-        super().__init__(driver, PoolConfig.from_options({**tenants._options, "name": f"{tenants.name}/{key}"}))
+        super().__init__(driver, tenants._config.named(f"{tenants.name}/{key}"))
 
     def _start_afresh(self) -> None:
         super()._start_afresh()

@@ -109,9 +109,9 @@ class TenantPools(Generic[K]):
             if option in options:
                 raise TypeError(f"option {option!r}: not for a pool of many: {why}")
         options |= {"max_size": per_tenant_max, "max_idle": max_idle, "budget": budget}
-        PoolConfig.from_options(options)  # what is wrong with them is wrong for all
         self.name, self.budget = name, budget
-        self._factory, self._driver, self._options = factory, driver, options
+        self._config = PoolConfig.from_options(options)  # of all, but for the name; checked once
+        self._factory, self._driver = factory, driver
         self._engines, self._learn = engines, learn
         self._unknown_for = unknown_for
         self._clock = options.get("clock") or REAL_TIME
@@ -156,7 +156,7 @@ class TenantPools(Generic[K]):
         self._refuse_unknown(key)
         try:
             source = self._factory(key)
-            made = Tenant(self, key, source, driver_for(source, self._driver, self._options.get("configure")))
+            made = Tenant(self, key, source, driver_for(source, self._driver, self._config.configure))
         except Exception as error:
             self._remember(key, error)
             raise

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +14,11 @@ import pytest
 from tests.core.promises import Broken
 from tests.core.sharing import Sharing
 from tests.core.walk import Edit, load
+from threadpool_db.core.ledger import Ledger
+from threadpool_db.core.line import Ticket
+from threadpool_db.core.permits import SharedPermits
+from threadpool_db.core.rules import Rules
+from threadpool_db.core.sizing import Counts, Elastic
 
 WORLDS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "one permit": (1, [{}, {}]),
@@ -53,7 +60,7 @@ MUTANTS = [
     ),
     Mutant(
         "whoever asks gets it", "oldest first", PERMITS,
-        "if not left or not any(need.ledger is ledger for need in self._needs(now)[:left]):", "if not left:",
+        "if not left or not any(one is ledger for _, one in self._needs(now)[:left]):", "if not left:",
         "two permits for three",
     ),
     Mutant(
@@ -66,24 +73,28 @@ MUTANTS = [
     ),
     Mutant(
         "what is idle is never spared", "spared", PERMITS,
-        "if now < until and entry.last_used > ledger.gave_up_at:", "if False:", "two permits for three",
+        "                if now < until:", "                if False:", "two permits for three",
     ),
     Mutant(
         "what lies unused is spared, too", "no hoard", PERMITS,
-        "if now < until and entry.last_used > ledger.gave_up_at:", "if now < until:", "many",
+        "            if entry.last_used > ledger.gave_up_at:", "            if True:", "many",
     ),
     Mutant(
         "who has waited less is let through", "patience", PERMITS,
-        "or needs[provided].since >= since:", "or needs[provided].since == math.inf:", "many",
+        "or needs[provided][0] >= since:", "or needs[provided][0] == math.inf:", "many",
     ),
     Mutant(
         "who has one to wait for takes a neighbour's idle one", "patience", PERMITS,
-        "            if needs[provided].since > now:\n", "            if False:\n", "with a keeper",
+        "            if since > now:\n", "            if False:\n", "with a keeper",
     ),
     Mutant(
         "nobody looks when patience ends", "looks again", PERMITS,
-        "ledger.look_again_at(needs[provided].since, now)", "ledger.look_again_at(math.inf, now)",
+        "self._look_again(waits, since, now)", "self._look_again(waits, math.inf, now)",
         "two permits for three",
+    ),
+    Mutant(
+        "who looks too late is enough", "looks again", PERMITS,
+        "not now < looker.due <= moment:", "not now < looker.due:", "with a keeper",
     ),
     Mutant(
         "who has none to wait for is to be patient too", "no hoard", PERMITS,
@@ -96,7 +107,7 @@ MUTANTS = [
     ),
     Mutant(
         "one is closed for each who asks, and for him again", "closed for need", PERMITS,
-        "        return max(0, self.limit - self.used) + closing", "        return 0", "two permits for three",
+        "return used, max(0, self.limit - used) + closing", "return used, 0", "two permits for three",
     ),
     Mutant(
         "what was given up is waited for", "no hoard", PERMITS,
@@ -154,3 +165,54 @@ def test_the_promises_find(mutant: Mutant) -> None:
 
 def test_no_two_mutants_are_the_same() -> None:
     assert len({(mutant.room, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+class Never(Elastic):
+    """Opens none."""
+
+    def may_open(self, counts: Counts, now: float) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("why", ["nothing", "paused", "its sizing", "a pause after a failed connect"])
+def test_for_who_may_not_open_one_nothing_is_closed(why: str) -> None:
+    permits = SharedPermits(1)
+    other, ledger = (
+        Ledger(Rules(), permits=permits),
+        Ledger(Rules(), Never() if why == "its sizing" else None, permits=permits),
+    )
+    first = Ticket()
+    other.join(first, 1.0)
+    assert first.entry is not None
+    other.opened(first.entry, 1.1, first)
+    other.checkin(first.entry, 1.2)
+    if why == "paused":
+        ledger.pause(1.3)
+    if why == "a pause after a failed connect":
+        ledger.reach.retry_at = 9.0
+    ledger.join(Ticket(), 1.4)
+    permits.rivals[weakref.ref(ledger)] = None  # as one that was refused before that
+    assert len([*permits.settle(2.0)]) == (why == "nothing")
+    assert bool(other.idle) is (why != "nothing")
+
+
+def test_who_has_a_connect_under_way_for_all_that_wait_is_no_rival() -> None:
+    permits = SharedPermits(2)
+    ledger = Ledger(Rules(background=True), permits=permits)
+    ledger.join(Ticket(), 1.0)
+    assert ledger.opening == 1 and permits.rivals
+    assert [*permits.settle(1.0)] == [] and not permits.rivals
+
+
+@pytest.mark.parametrize(
+    ("background", "due", "told"), [(True, 5.0, False), (True, 9.5, True), (True, 0.5, True), (False, 5.0, True)]
+)
+def test_where_somebody_looks_in_time_nobody_else_is_told_to(background: bool, due: float, told: bool) -> None:
+    permits = SharedPermits(1)
+    first, other = (
+        Ledger(Rules(background=background), permits=permits),
+        Ledger(Rules(background=True), permits=permits),
+    )
+    assert len([*permits._look_again(first, 5.0, 1.0)]) == 1
+    first.due = due
+    assert len([*permits._look_again(other, 9.0, 1.0)]) == told and other.due == (9.0 if told else math.inf)

@@ -16,7 +16,7 @@ KEPT_MUTANTS = [
     ),
     Mutant(
         "a worker is woken before its job is in the queue",
-        "nothing lost or given up in time", "a burst connected for", KEEPER,
+        "no lost job or nothing lost or given up in time", "a burst connected for", KEEPER,
         "            with self._lock:\n"
         "                state = self._servers.setdefault(server, _Server())\n"
         "                state.jobs.append(job)\n"

@@ -41,7 +41,7 @@ MUTANTS = [
     ),
     Mutant(
         "a close finishes without telling whom it frees", "no lost wake-up", "some are discarded", ORDERS,
-        "pool._decide(pool._ledger.closed_one, entry, bearer=errand, jobs=jobs)\n",
+        "pool._decide(pool._ledger.closed_one, entry, bearer=errand, jobs=jobs, apart=shared)\n",
         "pool._ledger.closed_one(entry, pool._now())\n",
     ),
     Mutant(

@@ -23,7 +23,7 @@ OUTAGE_MUTANTS = [
     ),
     Mutant(
         "each pool has an outage of its own", "one tries", "two pools try in turn", KEEPER,
-        "    return outages.setdefault(server, Outage())\n",
+        "    return outages.setdefault(server, Outage()) if outage is None else outage\n",
         "    return Outage()\n",
     ),
     Mutant(

@@ -12,7 +12,7 @@ LONGEST_NEXT = "who has waited longest is next"
 SHARED_MUTANTS = [
     Mutant(
         "nobody looks after the others", "no needless waiting", LONGEST_NEXT, POOL,
-        "                self._budget.settle(self._now(), jobs)\n",
+        "                self._budget.settle(self._now(), jobs, apart and not self._has_time(subject))\n",
         "                pass\n",
     ),
     Mutant(
@@ -23,8 +23,8 @@ SHARED_MUTANTS = [
     Mutant(
         "what another pool is to do nobody does", "no deadlock or bounded wait or no lost wake-up or nothing lost",
         "two pools and two permits", BUDGET,
-        "        jobs.appendleft(functools.partial(_carry_out, pool, theirs))\n",
-        "        pass\n",
+        "        job = functools.partial(_carry_out, pool, theirs)\n",
+        "        return\n",
     ),
     Mutant(
         "a note is for its own pool alone", "no lost wake-up or no deadlock or bounded wait", DROPPED, BUDGET,

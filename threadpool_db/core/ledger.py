@@ -98,6 +98,8 @@ class Ledger:
         self.unattended = min(rules.freshness.max_idle, rules.freshness.keepalive, rules.holding.patience)
         self.quiet_below = min(rules.max_size, self.sizing.quiet_below(rules.max_size))
         self.base = min(rules.max_size, self.sizing.base(rules.max_size))
+        # does nothing but somebody who waits ask for a connect, and no sizing has to say whether it may start?
+        self.only_on_demand = not (rules.min_size or rules.min_idle) and type(self.sizing).may_open is Elastic.may_open
         self.weigh()
 
     # --- Without orders, where nothing more follows -----------------------------------------------------------------

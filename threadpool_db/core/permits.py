@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from operator import itemgetter
+from typing import TYPE_CHECKING, Protocol
 
 from threadpool_db.core.entry import CLOSING, Entry
 from threadpool_db.core.line import Orders
@@ -35,7 +36,6 @@ from threadpool_db.core.opening import could_open, wanted
 
 if TYPE_CHECKING:
     from threadpool_db.core.ledger import Ledger
-    from threadpool_db.core.stats import Histogram
 
 #: A pool that has lost one is spared for so many of its connects, between so many seconds.
 CONNECTS, SHORTEST, LONGEST = 5, 0.005, 0.25
@@ -65,12 +65,9 @@ class Permits(Protocol):
         ...
 
 
-class Need(NamedTuple):
-    """Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum. Who
-    has one of his own to wait for is as one who comes later; until then, nothing is closed for him."""
-
-    since: float
-    ledger: Ledger
+#: Somebody waits since then, in seconds, and his ledger would open one for him; ``inf``: it is for a minimum. Who has
+#: one of his own to wait for is as one who comes later; until then, nothing is closed for him.
+Need = tuple[float, "Ledger"]
 
 
 class SharedPermits:
@@ -81,6 +78,7 @@ class SharedPermits:
         self.rivals: dict[weakref.ref[Ledger], None] = {}
         self.connect = 0.01  # seconds that one took, by the pool that closed one last
         self.passed_on = 0  # connections closed for another pool's sake
+        self._looker: Callable[[], Ledger | None] = lambda: None  # who was told last to look when only time can help
         self._holders: dict[weakref.ref[Ledger], None] = {}  # who has one; in order, so that a replay is a replay
 
     # --- The ledgers ask --------------------------------------------------------------------------------------------
@@ -89,13 +87,13 @@ class SharedPermits:
         # it takes part with all that it needs from now on: who is refused here may be the first in need
         self.rivals[weakref.ref(ledger)] = None
         left = max(0, self.limit - self.used)
-        if not left or not any(need.ledger is ledger for need in self._needs(now)[:left]):
+        if not left or not any(one is ledger for _, one in self._needs(now)[:left]):
             return False
         self._holders[weakref.ref(ledger)] = None
         return True
 
     def free(self, ledger: Ledger) -> None:
-        self.connect = mean(ledger.connect_times) or self.connect
+        self.connect = mean(ledger) or self.connect
         if not ledger.entries:
             self._holders.pop(weakref.ref(ledger), None)
 
@@ -103,8 +101,8 @@ class SharedPermits:
         if not self.rivals or self._kept_for(ledger) or now < self._spared_until(ledger):
             return False
         needs = self._needs(now)
-        provided = self._provided()
-        if provided >= len(needs) or needs[provided].since >= since:
+        _, provided = self._spent()
+        if provided >= len(needs) or needs[provided][0] >= since:
             return False
         self._passes_on(ledger, now)
         return True
@@ -118,31 +116,40 @@ class SharedPermits:
             needs = self._needs(now)
             if not needs:
                 return
-            first = needs[0].ledger
-            if self.used < self.limit:
+            first = needs[0][1]
+            used, provided = self._spent()
+            if used < self.limit:
                 before = len(first.entries)
                 yield first, first.tick(now)
                 if len(first.entries) <= before:
                     self.rivals.pop(weakref.ref(first), None)  # another of its server's pools was faster
                 continue
-            provided = self._provided()
             if provided >= len(needs):
                 return
-            if needs[provided].since > now:
-                yield needs[provided].ledger, needs[provided].ledger.look_again_at(needs[provided].since, now)
+            since, waits = needs[provided]
+            if since > now:
+                yield from self._look_again(waits, since, now)
                 return
             idle, moment = self._least_recently_used(now)
             if idle is None:
                 if moment < math.inf:
-                    yield needs[provided].ledger, needs[provided].ledger.look_again_at(moment, now)
+                    yield from self._look_again(waits, moment, now)
                 return
             entry, owner = idle
             self._passes_on(owner, now)
             yield owner, owner.give_up(entry, now)
 
+    def _look_again(self, ledger: Ledger, moment: float, now: float) -> Iterator[tuple[Ledger, Orders]]:
+        """Somebody is to look at ``moment`` at the latest. An event of any pool is a look too, so most of those that
+        are planned are in vain (measured: five of seven): one at a time will do, and then there is another one."""
+        looker = self._looker()
+        if looker is None or not looker.rules.background or not now < looker.due <= moment:
+            self._looker = weakref.ref(ledger)
+            yield ledger, ledger.look_again_at(moment, now)
+
     @property
     def used(self) -> int:
-        return sum(len(ledger.entries) for ledger in self._having())
+        return sum([len(ledger.entries) for ledger in self._having()])
 
     def _having(self) -> list[Ledger]:
         return [ledger for ref in [*self._holders] if (ledger := ref()) is not None]
@@ -152,33 +159,38 @@ class SharedPermits:
         needs: list[Need] = []
         for ref in [*self.rivals]:
             ledger = ref()
-            many = 0 if ledger is None else lacking(ledger, now)
-            if ledger is None or not many:
+            theirs = [] if ledger is None else self._needs_of(ledger, now)
+            if theirs:
+                needs += theirs
+            else:
                 del self.rivals[ref]
-                continue
-            covered = ledger.opening if ledger.rules.background else 0  # for the first of them one is under way
-            later = self._patience(ledger)
-            waits = [Need(ticket.since + later, ledger) for ticket in islice(ledger.line, covered, covered + many)]
-            needs += waits + [Need(math.inf, ledger)] * (many - len(waits))
         needs.sort(key=_since)
         return needs
+
+    def _needs_of(self, ledger: Ledger, now: float) -> list[Need]:
+        many = lacking(ledger, now)
+        if not many:
+            return []
+        covered = ledger.opening if ledger.rules.background else 0  # for the first of them one is under way
+        later = self._patience(ledger)
+        needs = [(ticket.since + later, ledger) for ticket in islice(ledger.line, covered, covered + many)]
+        return needs + [(math.inf, ledger)] * (many - len(needs))
 
     def _patience(self, ledger: Ledger) -> float:
         if len(ledger.entries) == ledger.closing:
             return 0.0  # there is none to wait for
         # of a pool that has just been made nothing is known
-        return PATIENCE * min(mean(ledger.connect_times) or self.connect, LONGEST_CONNECT)
+        return PATIENCE * min(mean(ledger) or self.connect, LONGEST_CONNECT)
 
-    def _provided(self) -> int:
-        """For so many of them a permit is there, or about to come free: of what is being closed. What was given up
-        while it connects ends when its server likes."""
-        closing = sum(
-            entry.state is CLOSING and not entry.given_up
-            for ledger in self._having()
-            if ledger.closing
-            for entry in ledger.entries
-        )
-        return max(0, self.limit - self.used) + closing
+    def _spent(self) -> tuple[int, int]:
+        """So many permits are used; and so many are there, or about to come free: of what is being closed. What was
+        given up while it connects ends when its server likes."""
+        used = closing = 0
+        for ledger in self._having():
+            used += len(ledger.entries)
+            if ledger.closing:
+                closing += sum([entry.state is CLOSING and not entry.given_up for entry in ledger.entries])
+        return used, max(0, self.limit - used) + closing
 
     def _least_recently_used(self, now: float) -> tuple[tuple[Entry, Ledger] | None, float]:
         """The one that was idle longest, and whose it is; or when the first of those that are spared may be taken."""
@@ -188,11 +200,13 @@ class SharedPermits:
             if not ledger.idle or self._kept_for(ledger):
                 continue
             entry = ledger.coldest
-            while_warm = max(mean(ledger.connect_times), SHORTEST / CONNECTS)
-            until = min(self._spared_until(ledger), entry.last_used + while_warm)
-            if now < until and entry.last_used > ledger.gave_up_at:
-                moment = min(moment, until)
-            elif found is None or entry.last_used < found[0].last_used:
+            if entry.last_used > ledger.gave_up_at:
+                while_warm = max(mean(ledger), SHORTEST / CONNECTS)
+                until = min(self._spared_until(ledger), entry.last_used + while_warm)
+                if now < until:
+                    moment = min(moment, until)
+                    continue
+            if found is None or entry.last_used < found[0].last_used:
                 found = entry, ledger
         return found, moment
 
@@ -201,7 +215,7 @@ class SharedPermits:
         return len(ledger.entries) - ledger.closing <= ledger.rules.min_size
 
     def _spared_until(self, ledger: Ledger) -> float:
-        return ledger.gave_up_at + min(max(CONNECTS * mean(ledger.connect_times), SHORTEST), LONGEST)
+        return ledger.gave_up_at + min(max(CONNECTS * mean(ledger), SHORTEST), LONGEST)
 
     def _passes_on(self, ledger: Ledger, now: float) -> None:
         ledger.gave_up_at = now
@@ -209,21 +223,26 @@ class SharedPermits:
 
 
 def lacking(ledger: Ledger, now: float) -> int:
-    """How many connects would it start now, had it permits?"""
-    rules = ledger.rules
-    room = min(rules.max_size - len(ledger.entries), rules.max_connecting - ledger.opening)
-    if room <= 0 or not (ledger.line or rules.min_size or rules.min_idle or ledger.reach.failing):
-        return 0  # the most of them, and cheap to see: this is asked for all of them at each event of each
-    if not could_open(ledger, now) or now < ledger.reach.turn_at(now):
+    """How many connects would it start now, had it permits? Asked for all that may want one at each event of each."""
+    rules, reach, opening = ledger.rules, ledger.reach, ledger.opening
+    if ledger.only_on_demand and reach.failing_since == math.inf and not ledger.paused:
+        many: float = len(ledger.line)  # what ``wanted`` and ``could_open`` would say, at a fifth of their cost
+    elif could_open(ledger, now):
+        many = wanted(ledger, now) if rules.background else len(ledger.line)
+    else:
         return 0
-    many = wanted(ledger, now) - ledger.opening if rules.background else len(ledger.line)
-    return int(max(0, min(many, room)))
+    if rules.background:
+        many -= opening
+    if many > rules.max_connecting - opening:
+        many = rules.max_connecting - opening
+    if many > rules.max_size - len(ledger.entries):
+        many = rules.max_size - len(ledger.entries)
+    return 0 if many <= 0 or now < reach.retry_at or now < reach.turn_at(now) else int(many)
 
 
-def mean(times: Histogram) -> float:
-    """Seconds; 0 where nothing was measured."""
-    return times.total / max(1, sum(times.counts))
+def mean(ledger: Ledger) -> float:
+    """Seconds that its connects took; 0 where none was measured."""
+    return ledger.connect_times.total / (ledger.opened_count or 1)
 
 
-def _since(need: Need) -> float:
-    return need.since
+_since = itemgetter(0)
