@@ -62,9 +62,6 @@ class IndexedPermits(SharedPermits):
     def _spent(self) -> tuple[int, int]:
         return self._used, max(0, self.limit - self._used) + self.closing
 
-    def _provided(self) -> int:
-        return self._spent()[1]
-
     # --- Which one goes ---------------------------------------------------------------------------------------------
 
     def _least_recently_used(self, now: float) -> tuple[tuple[Entry, Ledger] | None, float]:
