@@ -21,6 +21,7 @@ from pymysql.constants import CLIENT
 
 from tests.core.statements import CORPUS, Case
 from tests.drivers import ask
+from tests.scene import until
 from tests.servers import MariaDB, Postgres
 from threadpool_db.core.statement import judge
 
@@ -178,6 +179,9 @@ def mariadb_lab(mariadb: MariaDB) -> Iterator[dict[str, Any]]:
 
 def test_mariadb_agrees(mariadb_lab: dict[str, Any]) -> None:
     def connect(autocommit: bool) -> Any:
+        # the server ends a session after its connection was closed, and only then is its lock free
+        with closing(pymysql.connect(**mariadb_lab)) as other:
+            until(lambda: [*answer(other, "select is_free_lock('l')")] == [(1,)])
         return pymysql.connect(**mariadb_lab, autocommit=autocommit, client_flag=CLIENT.MULTI_STATEMENTS)
 
     def state(connection: Any) -> State:
