@@ -20,6 +20,7 @@ from tests.bench.tenant_musts import (
     unharmed_by_one_that_is_down,
 )
 from tests.bench.web_musts import cheap_in_the_database, cheap_middleware, more_requests_served
+from threadpool_db.core.overload import CoDel
 
 PAIR_LIMIT = 2.2  # times the floor, and below DBUtils
 FAIRNESS_LIMIT, RATE_LIMIT = 0.9, 0.95  # when held 0.5 ms; the rate as a share of the floor's
@@ -36,6 +37,7 @@ def check(say: Say) -> bool:
             cheap_to_operate(say),
             cheap_under_no_load(say),
             short_waits_under_overload(say),
+            whole_bursts(say),
             fair(say),
             modest(say),
             cheap_for_sqlalchemy(say),
@@ -103,6 +105,18 @@ def short_waits_under_overload(say: Say) -> bool:
         f"at {overload.GOODPUT_LIMIT:.0%} of the capacity; at 0.8 nobody is turned away"
     )
     return until_clear(what, 5, sample, say)
+
+
+def whole_bursts(say: Say) -> bool:
+    def sample() -> tuple[bool, str]:
+        alone, shedding = overload.burst(None), overload.burst(CoDel())
+        return alone == 1 and shedding >= overload.SERVED_LIMIT, f"{alone:.1%}, with shedding {shedding:.1%}"
+
+    what = (
+        f"of {overload.BURST_OF:,} requests of {overload.BURST_WORK * 1e3:g} ms at once on {overload.BURST_SIZE} idle "
+        f"connections all are served, with the default CoDel at least {overload.SERVED_LIMIT:.0%}"
+    )
+    return until_clear(what, 1, sample, say)
 
 
 def cheap_to_operate(say: Say) -> bool:

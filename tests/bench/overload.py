@@ -24,6 +24,7 @@ from tests.bench.pairs import Pairs
 from threadpool_db.config import PoolConfig
 from threadpool_db.core.overload import CoDel
 from threadpool_db.core.sojourn import Sojourn
+from threadpool_db.errors import PoolError
 from threadpool_db.outcome import LATE, SERVED, Outcome
 from threadpool_db.pool import ConnectionPool
 from threadpool_db.scenario import Scenario
@@ -171,6 +172,37 @@ def _one_after_the_other(say: Callable[[str], None], load: float, seconds: float
             for contestant in present:
                 say(f"{OVERLOAD}, {load:g} times the capacity for {seconds:g} s: {contestant.name}")
                 yield contestant
+
+
+BURST_OF, BURST_SIZE, BURST_WORK, BURST_PATIENCE = 1_000, 10, 0.01, 5.0
+#: Of the burst; with a deadline alone all of it.
+SERVED_LIMIT = 0.95
+
+
+def burst(shed: CoDel | None) -> float:
+    """The share that is served of ``BURST_OF`` threads that ask at once, of a pool whose connections are all idle."""
+    pool = ConnectionPool(Noop(at_once), PoolConfig(max_size=BURST_SIZE, timeout=BURST_PATIENCE, shed=shed))
+    for lease in [pool.checkout() for _ in range(BURST_SIZE)]:
+        lease.checkin()
+    barrier, served = threading.Barrier(BURST_OF), []
+
+    def ask() -> None:
+        barrier.wait()
+        try:
+            lease = pool.checkout()
+        except PoolError:
+            return
+        time.sleep(BURST_WORK)
+        lease.checkin()
+        served.append(True)
+
+    threads = [threading.Thread(target=ask) for _ in range(BURST_OF)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pool.close()
+    return len(served) / BURST_OF
 
 
 class Regulated(Pairs):
