@@ -28,12 +28,12 @@ from tests.interleave.shared import SHARED, SHARED_COLLECTED
 
 #: Different schedules of each scenario that CI tries, as many as its kind affords; a few have not so many.
 SHARE = {
-    **dict.fromkeys(SCENARIOS, 1_550),
+    **dict.fromkeys(SCENARIOS, 1_560),
     **dict.fromkeys(KEPT, 300),
     **dict.fromkeys(SHARED, 100),
     **dict.fromkeys(OUTAGES, 50),
 }
-SHARE |= {scenario: 400 for scenario in SCENARIOS if scenario.tiny}
+SHARE |= {scenario: 350 for scenario in SCENARIOS if scenario.tiny}
 #: By so many preemptions nearly all scenarios have fewer schedules than that: 14 to 1,700, and each is tried.
 EVERY = 1_700
 #: Then so many as they come, and after that those that seldom come twice.
