@@ -165,8 +165,9 @@ def main(options: Sequence[str]) -> int:
         outcomes = [measure(environment, options[1:]) for environment in measured()]
         return 0 if all(outcomes) else 1
     good = True
-    with ThreadPoolExecutor(2) as threads:  # some of them mostly compute, and one mostly waits
-        everywhere = environments(every="-m" in options)  # by which the proof asks for every test
+    every = "-m" in options  # by which the proof asks for every test
+    with ThreadPoolExecutor(4 if every else 2) as threads:  # some of them mostly compute, and one mostly waits
+        everywhere = environments(every)
         for passed, told in threads.map(lambda environment: run(environment, options), everywhere):
             print(told, flush=True)
             good = good and passed
