@@ -194,6 +194,30 @@ def test_an_sqlite_connection_is_never_closed_under_a_thread_that_uses_it(tmp_pa
         assert pool.execute("select 1") == [(1,)]
 
 
+def test_a_psycopg_connection_is_never_closed_under_a_thread_that_uses_it(postgres):
+    """Measured with psycopg 3.3 on libpq 18: a segmentation fault."""
+    psycopg = pytest.importorskip("psycopg")
+    url = postgres.url.replace("postgresql:", "postgresql+psycopg:") + "?application_name=taken"
+    sessions = "select pid from pg_stat_activity where application_name = 'taken'"
+    with create_pool(url, max_lease=0.02, max_size=SIZE) as pool:
+
+        def work():
+            for _ in range(15):
+                lease = pool.checkout()
+                connection = lease.connection
+                with pytest.raises(psycopg.Error):
+                    while True:
+                        connection.execute("select 1, repeat('x', 100000)").fetchall()
+                assert lease.expired
+                lease.checkin()
+
+        for one in [background(work) for _ in range(SIZE)]:
+            one.result(SOON)
+        assert pool.execute("select 1") == [(1,)]
+        assert pool.stats().expired == 15 * SIZE
+        eventually(lambda: len(pool.execute(sessions)) == pool.stats().total, "what was taken away is closed")
+
+
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,8 @@ class Psycopg(Postgresql["Connection[Any]"]):
     name = "psycopg"
     requires = "psycopg"
     extra = "psycopg"
+    #: its close() takes no lock, and frees what a call of another thread is reading: a segmentation fault, seen once
+    closes_in_use = False
     #: has the pool asked to watch anything? SQLAlchemy's does not
     _watches = False
 
