@@ -28,6 +28,7 @@ from threadpool_db.errors import PoolMisuse
 if TYPE_CHECKING:
     from psycopg import Connection
 
+LAST_CALL = 0.5  # seconds that a call on a connection that was cut may take to fail
 _THRESHOLD = 5  # psycopg's own: what was run so often is prepared
 _REPORTED = tuple(name.encode() for name in REPORTED)
 
@@ -38,8 +39,6 @@ class Psycopg(Postgresql["Connection[Any]"]):
     name = "psycopg"
     requires = "psycopg"
     extra = "psycopg"
-    #: its close() takes no lock, and frees what a call of another thread is reading: a segmentation fault, seen once
-    closes_in_use = False
     #: has the pool asked to watch anything? SQLAlchemy's does not
     _watches = False
 
@@ -73,7 +72,15 @@ class Psycopg(Postgresql["Connection[Any]"]):
         return self
 
     def close(self, connection: Connection[Any]) -> None:
-        connection.close()
+        # Its own close() takes no lock and frees what a call of another thread is reading: a segmentation fault. One
+        # that was taken away has been cut, so such a call is about to fail. Who has the lock after that is no call, but
+        # a notifies() that was dropped halfway.
+        last_call_is_over = connection.lock.acquire(timeout=LAST_CALL)
+        try:
+            connection.close()
+        finally:
+            if last_call_is_over:
+                connection.lock.release()
 
     def peek(self, connection: Connection[Any]) -> bool:
         try:
