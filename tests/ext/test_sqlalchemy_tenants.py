@@ -252,7 +252,7 @@ def test_disposed_of_it_goes_on_under_the_same_budget(tenants: TenantPools[str])
     assert tenants.budget.stats().used == 1 and "acme" in tenants and tenants.engine("acme") is engine
 
 
-@pytest.mark.parametrize("many", [200, pytest.param(2_000, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("many", [100, pytest.param(2_000, marks=pytest.mark.proof)])
 def test_of_engines_that_were_used_once_nothing_stays_in_memory(town: Town, many: int) -> None:
     engines = TenantEngines(query_cache_size=10)
     with TenantPools(town, budget=Budget(5), background=False, engines=engines) as tenants:
