@@ -14,14 +14,19 @@ import pytest
 from threadpool_db import processes
 from threadpool_db.arrivals import tenant
 from threadpool_db.cli import main
+from threadpool_db.core.freshness import Freshness
 from threadpool_db.core.ledger import Ledger
+from threadpool_db.core.line import Orders
 from threadpool_db.core.overload import CoDel
 from threadpool_db.core.permits import SharedPermits
+from threadpool_db.core.rules import Rules
 from threadpool_db.core.sizing import Overflow
+from threadpool_db.outcome import Outcome
 from threadpool_db.processes import Processes
 from threadpool_db.scenario import BadScenario, Scenario, read, scenario
 from threadpool_db.shared_outcome import SAMPLES, SharedOutcome
 from threadpool_db.simulate import simulate
+from threadpool_db.simulated import Course, SimulatedPool
 
 
 def shared(**options: Any) -> SharedOutcome:
@@ -233,6 +238,27 @@ def test_over_time_it_is_told_what_there_was_and_its_sums_are_those_of_the_whole
         assert slices[-1].connections == outcome.samples[-1].connections == outcome.size_at(24)
     whole = outcome.over_time(1)[0]
     assert whole.hits == outcome.summary()["hits"] and whole.most_at_server == outcome.most_at_server
+
+
+def test_what_was_open_only_between_two_samples_is_told_of() -> None:
+    outcome = shared(
+        burst=10, burst_at=0.2, service=0.1, max_size=5, max_connecting=5, max_idle=0.05, processes=2, duration=240
+    )
+    first, second = outcome.samples[:2]
+    assert (first.connections, first.most, first.most_at_server) == (0, outcome.most, outcome.most_at_server)
+    assert outcome.most == outcome.most_at_server >= 5 and (second.most, second.most_at_server) == (0, 0)
+
+
+def test_who_is_told_to_look_sooner_looks_once_and_not_ever_after() -> None:
+    rules = Rules(min_size=1, background=True, freshness=Freshness(max_idle=1))  # due once a second, for ever
+    pool = SimulatedPool(Course(), Ledger(rules, draw=lambda: 0.5), Outcome(), lambda: 1.0)
+    pool.obey(pool.ledger.tick(0.0))
+    for n in range(1, 21):
+        pool.course.run(n / 100)
+        pool.ledger.due = pool.course.now + 0.001
+        pool.obey(Orders())
+    pool.course.run(5)
+    assert pool.many == 1 and len(pool.course.plan) == 1
 
 
 def test_what_was_connected_and_evicted_in_the_warm_up_does_not_count() -> None:
