@@ -372,7 +372,7 @@ def test_of_thousands_that_were_used_once_nothing_stays_in_memory(many: int) -> 
         assert grown < 5_000_000, f"{grown:,} bytes for {many} tenants"
         print(f"{many} tenants: {grown:,} bytes")
         assert len(tenants) == tenants.budget.stats().used == 50
-    assert threading.active_count() <= threads
+    until(lambda: threading.active_count() <= threads)  # a keeper that has nothing to do any more goes home
 
 
 @pytest.mark.parametrize(

@@ -455,8 +455,10 @@ class ConnectionPool(Generic[C]):
         ledger = self.__dict__.get("_ledger")
         if ledger is None or ledger.closed or not self._warns_when_dropped or sys.is_finalizing():
             return
-        if ledger.entries:
-            message = f"pool {self.name!r} was dropped without close(), with {len(ledger.entries)} connections"
+        # Not those being opened: a tenant's pool may have been found again by its key, and be in use, by now.
+        connections = len(ledger.entries) - ledger.opening
+        if connections:
+            message = f"pool {self.name!r} was dropped without close(), with {connections} connections"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
