@@ -33,7 +33,7 @@ SHARE = {
     **dict.fromkeys(SHARED, 100),
     **dict.fromkeys(OUTAGES, 50),
 }
-SHARE |= {scenario: 350 for scenario in SCENARIOS if scenario.tiny}
+SHARE |= {scenario: 250 for scenario in SCENARIOS if scenario.tiny}
 #: By so many preemptions nearly all scenarios have fewer schedules than that: 14 to 1,700, and each is tried.
 EVERY = 1_700
 #: Then so many as they come, and after that those that seldom come twice.
