@@ -24,7 +24,7 @@ GIVING_WAY := $(shell chrt --idle 0 true 2> /dev/null && echo chrt --idle 0) nic
 
 help:
 	@echo 'make demo    a real gunicorn on a database through this pool, under both checkout policies'
-	@echo 'make test    the tests, with branch coverage; core and shell on the oldest and the newest other Python found too'
+	@echo 'make test    the tests, with branch coverage; core and shell on the newest other Python found too, the core on the oldest'
 	@echo 'make proof   every test, the long ones too'
 	@echo 'make bench   this pool beside the others, in one run'
 	@echo 'make lint    ruff: rules and format      make format   mend what ruff can mend'

@@ -6,7 +6,7 @@
 Each gets a small virtual environment of its own under .venv/elsewhere, and one line is printed for each. Another
 Python has pytest and the package, no driver: core and shell are tested there, `--db sqlite` leaves out databases that
 need one, and tests of drivers, hosts and servers live elsewhere than in SHELL. Another SQLAlchemy has the drivers too.
-With `-m ''`, by which the proof asks for every test, it is every Python; else the oldest and the newest.
+With `-m ''`, by which the proof asks for every test, it is every Python; else the newest, and of the oldest CORE.
 
 With `--measure`, for a machine that does nothing else meanwhile, it is those Pythons of MEASURED that this one is not,
 one after the other: SQLAlchemy and the drivers are there, its tests must pass, and `python -m tests.bench --check` must
@@ -27,6 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 SHELL = ("tests/core", "tests/checkout", "tests/test_*.py")
+# of the oldest, where it is not the proof
+CORE = ("tests/core", "tests/checkout", "tests/test_layers.py", "tests/test_pool.py", "tests/test_database.py")
 # what needs a driver in most of its tests; and what only computes, the same on all of them, and takes long
 NOT_ON_ALL = (
     "tests/test_servers.py",
@@ -76,7 +78,8 @@ def environments(every: bool) -> Iterator[Environment]:
     yield Environment("SQLAlchemy 2.0", here, install, (*chosen(ENGINES, left_out), "--deselect", WIDE))
     for version in PYTHONS if every else (PYTHONS[0], PYTHONS[-1]):
         if version != here:
-            tests = ("--db", "sqlite", *QUIETLY, *chosen(SHELL, (*NOT_ON_ALL, *left_out)))
+            everything = every or version == PYTHONS[-1]
+            tests = ("--db", "sqlite", *QUIETLY, *chosen(SHELL if everything else CORE, (*NOT_ON_ALL, *left_out)))
             yield Environment(f"CPython {version[0]}.{version[1]}", version, TOOLS, tests)
 
 

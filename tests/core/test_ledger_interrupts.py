@@ -42,7 +42,14 @@ LARGE = [
 ]
 
 
-@pytest.mark.parametrize("setting", SMALL, ids=lambda setting: setting.name)
+#: They take as long as all others together.
+LONG = {"overflow", "silence"}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [pytest.param(one, marks=pytest.mark.proof if one.name in LONG else (), id=one.name) for one in SMALL],
+)
 def test_wherever_an_interrupt_strikes_an_audit_mends_it(setting: Setting) -> None:
     assert strike_everywhere(setting, load()) > 3000
 
